@@ -1,0 +1,18 @@
+"""Dense 3D faces from camera images: mesh, 68 landmarks, metric head pose, depth and PNCC (RADAN, Zhou et al., FG 2021).
+
+The whole library in three lines::
+
+    pipeline = radan_ros.Pipeline(radan_ros.open_model("model_folder"), radan_ros.open_detector("dlib_hog"))
+    faces = pipeline(image)                # boxes -> parameters and 68 landmarks
+    vertices = pipeline.vertices(faces)    # -> dense meshes in image pixels
+
+Nothing here needs ROS except ``radan_ros.ros`` and the generated ``radan_ros.msg``.
+"""
+
+from radan_ros.camera import CameraModel
+from radan_ros.detectors import open_detector
+from radan_ros.face import Detection, Face
+from radan_ros.model import Model, open_model
+from radan_ros.pipeline import Pipeline
+
+__all__ = ["CameraModel", "Detection", "Face", "Model", "Pipeline", "open_detector", "open_model"]

@@ -1,0 +1,47 @@
+"""Face detectors behind one protocol, opened by name."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radan_ros.face import Detection
+
+NAMES = ("dlib_hog",)
+
+
+class Detector(Protocol):
+    """Finds face boxes in an image."""
+
+    name: str
+
+    def __call__(self, image: NDArray[np.uint8]) -> list[Detection]:
+        """Image (H, W, 3) uint8 BGR to detections in its pixels, the surest first."""
+
+
+def open_detector(name: str = "dlib_hog", *, min_face: int | None = None, threshold: float = 0.0) -> Detector:
+    """Open a detector by name.
+
+    Parameters
+    ----------
+    name : {'dlib_hog'}
+    min_face : int, optional
+        Side of the smallest face to be found, pixels of the given image: smaller costs time quadratically.
+        Without it, a sixth of the image's height.
+    threshold : float
+        Smallest score of a detection, in the detector's scale.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name.
+    ImportError
+        Names the package to install.
+    """
+    if name == "dlib_hog":
+        from radan_ros.detectors.dlib_hog import DlibHogDetector
+
+        return DlibHogDetector(min_face=min_face, threshold=threshold)
+    raise ValueError(f"detector '{name}' is unknown (known: {', '.join(NAMES)})")

@@ -1,0 +1,45 @@
+"""dlib's frontal face detector: histograms of oriented gradients and a linear classifier (King, 2015; Dalal, Triggs, 2005)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radan_ros.face import Detection
+
+WINDOW = 80  # pixels: side of the smallest face that dlib's detector finds
+SMALLEST = 40  # pixels: faces under this are too coarse to search for unasked
+
+
+class DlibHogDetector:
+    """dlib HOG on an image reduced (or enlarged) so that the smallest face asked for is as large as its window."""
+
+    name = "dlib_hog"
+
+    def __init__(self, min_face: int | None = None, threshold: float = 0.0) -> None:
+        try:
+            import dlib
+        except ImportError:
+            raise ImportError("the detector dlib_hog needs dlib: pip install dlib-bin (or dlib, which compiles)") from None
+        if min_face is not None and min_face < 20:
+            raise ValueError(f"min_face is {min_face}: dlib_hog cannot find faces under 20 pixels")
+        self._detector = dlib.get_frontal_face_detector()
+        self._min_face = min_face
+        self._threshold = threshold
+
+    def __call__(self, image: NDArray[np.uint8]) -> list[Detection]:
+        """Image (H, W, 3) uint8 BGR to detections in its pixels, the surest first."""
+        import cv2
+
+        # dlib was trained on RGB; area averaging keeps gradients that plain subsampling would alias.
+        scaled = image
+        scale = WINDOW / (self._min_face or max(SMALLEST, image.shape[0] // 6))
+        if scale != 1:
+            size = tuple(max(1, round(v * scale)) for v in (image.shape[1], image.shape[0]))
+            scaled = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        rectangles, scores, _ = self._detector.run(cv2.cvtColor(scaled, cv2.COLOR_BGR2RGB), 0, self._threshold)
+        sx, sy = image.shape[1] / scaled.shape[1], image.shape[0] / scaled.shape[0]
+        return [
+            Detection(np.array([r.left() * sx, r.top() * sy, r.right() * sx, r.bottom() * sy], np.float32), float(score))
+            for r, score in sorted(zip(rectangles, scores, strict=True), key=lambda pair: -pair[1])
+        ]

@@ -1,0 +1,149 @@
+"""Image to faces: detect, crop, regress in one batch, place in the image; dense vertices on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from radan_ros import boxes
+from radan_ros.detectors import Detector
+from radan_ros.face import Detection, Face
+from radan_ros.model import Model
+
+# The networks of this family answer in Matlab's pixels of the crop: first centre at 1, y up. These bring a
+# point (x, y, z, 1) of that frame to centres from 0, y down, third axis away from the viewer.
+_CROP_FROM_NETWORK = np.array([[1, 0, 0, -1], [0, -1, 0, boxes.CROP_SIZE], [0, 0, -1, 0], [0, 0, 0, 1]], np.float64)
+# 3DDFA's code undoes it as y = 121 - y and leaves x, one pixel of the crop off.
+_CROP_FROM_NETWORK_REFERENCE = np.array([[1, 0, 0, 0], [0, -1, 0, boxes.CROP_SIZE + 1], [0, 0, -1, 0], [0, 0, 0, 1]], np.float64)
+
+
+class Pipeline:
+    """Finds and reconstructs all faces of an image.
+
+    Parameters
+    ----------
+    model : Model
+    detector : Detector, optional
+        Needed where boxes are not given.
+    compat : bool
+        Reproduce the pixel conventions of 3DDFA's code, mistakes included, for comparison with its figures.
+    """
+
+    def __init__(self, model: Model, detector: Detector | None = None, *, compat: bool = False) -> None:
+        self.model = model
+        self.detector = detector
+        self.compat = compat
+
+    def __call__(self, image: NDArray[np.uint8], face_boxes: ArrayLike | None = None, *, two_step: bool = False) -> list[Face]:
+        """Reconstruct the faces of an image.
+
+        Parameters
+        ----------
+        image : (H, W, 3) uint8
+            BGR.
+        face_boxes : (N, 4) array_like, optional
+            Face boxes as a detector gives them: left, top, right, bottom in pixels. Without them the detector runs.
+        two_step : bool
+            Regress a second time on the square around the first answer's landmarks (3DDFA's ``bbox_init=two``).
+
+        Returns
+        -------
+        list of Face
+            In the order of the boxes; without boxes, the surest first.
+
+        Raises
+        ------
+        ValueError
+            When the image or the boxes have the wrong shape or type, or neither boxes nor a detector are there.
+        """
+        check_image(image)
+        if face_boxes is None:
+            if self.detector is None:
+                raise ValueError("no boxes were given and the pipeline has no detector")
+            detections = self.detector(image)
+        else:
+            given = np.asarray(face_boxes, np.float32)
+            if given.size and (given.ndim != 2 or given.shape[1] != 4):
+                raise ValueError(f"boxes have shape {given.shape}, not (N, 4)")
+            detections = [Detection(box) for box in given.reshape(-1, 4)]
+        faces = self.regress(
+            image, [boxes.square_from_detection(d.box) for d in detections], [d.score for d in detections]
+        )
+        if two_step:
+            squares = [boxes.square_from_landmarks(face.landmarks) for face in faces]
+            faces = self.regress(image, squares, [face.score for face in faces])
+        return faces
+
+    def regress(self, image: NDArray[np.uint8], rois: Sequence[ArrayLike], scores: Sequence[float] | None = None) -> list[Face]:
+        """Crop squares, run the network once on all of them, and place the answers in the image.
+
+        Parameters
+        ----------
+        image : (H, W, 3) uint8
+            BGR.
+        rois : sequence of (4,) array_like
+            Squares in pixels; one that cannot be cropped (not finite, tiny, wholly outside) gives no face.
+        scores : sequence of float, optional
+            Copied to the faces.
+
+        Returns
+        -------
+        list of Face
+        """
+        given = [float("nan")] * len(rois) if scores is None else list(scores)
+        kept = [(np.asarray(roi, np.float32), s) for roi, s in zip(rois, given, strict=True) if boxes.usable(roi, image.shape[:2])]
+        if not kept:
+            return []
+        take = boxes.crop_reference if self.compat else boxes.crop
+        outputs = self.model.network(np.stack([take(image, roi) for roi, _ in kept]))
+        parameters = self.model.whitening.undo(outputs)
+        cameras = np.stack([self._camera(p, roi) for p, (roi, _) in zip(parameters, kept, strict=True)])
+        landmarks = transform(cameras, self.model.face_model.landmark_points(parameters[:, 12:]))
+        return [
+            Face(roi, score, p, camera, points)
+            for (roi, score), p, camera, points in zip(kept, parameters, cameras, landmarks, strict=True)
+            if np.isfinite(points).all()
+        ]
+
+    def vertices(self, faces: Sequence[Face]) -> NDArray[np.float32]:
+        """Dense meshes in the image.
+
+        Returns
+        -------
+        (N, V, 3) float32
+            x, y in image pixels, third in pixels away from the viewer.
+        """
+        face_model = self.model.face_model
+        if not faces:
+            return np.zeros((0, len(face_model.mean), 3), np.float32)
+        shapes = face_model.vertices(np.stack([face.coefficients for face in faces]))
+        return transform(np.stack([face.camera for face in faces]), shapes)
+
+    def _camera(self, parameters: NDArray[np.float32], roi: NDArray[np.float32]) -> NDArray[np.float32]:
+        camera = np.vstack([parameters[:12].reshape(3, 4).astype(np.float64), [0, 0, 0, 1]])
+        if self.compat:
+            crop_from_network = _CROP_FROM_NETWORK_REFERENCE
+            sx, sy = ((roi[2:] - roi[:2]).astype(np.float64)) / boxes.CROP_SIZE
+            x, y = roi[:2].astype(np.float64)
+        else:
+            crop_from_network = _CROP_FROM_NETWORK
+            to_image = boxes.crop_to_image(roi)
+            sx, sy, x, y = to_image[0, 0], to_image[1, 1], to_image[0, 2], to_image[1, 2]
+        image_from_crop = np.array([[sx, 0, 0, x], [0, sy, 0, y], [0, 0, (sx + sy) / 2, 0]])
+        return (image_from_crop @ crop_from_network @ camera).astype(np.float32)
+
+
+def transform(cameras: NDArray[np.float32], points: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Apply (N, 3, 4) cameras to (N, P, 3) points: (N, P, 3) float32."""
+    return points @ cameras[:, :, :3].transpose(0, 2, 1) + cameras[:, None, :, 3]
+
+
+def check_image(image: NDArray[np.uint8]) -> None:
+    """Raise ValueError unless the image is (H, W, 3) uint8 and not empty."""
+    if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        what = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise ValueError(f"the image is {what}, not (H, W, 3) uint8 BGR")
+    if image.size == 0:
+        raise ValueError(f"the image is empty: {image.shape}")

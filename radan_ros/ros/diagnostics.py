@@ -1,0 +1,67 @@
+"""Counters and latencies of the node, and the diagnostics message made of them."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+STAGES = ("transport", "detection_and_network", "metric", "rendering", "publishing", "total")
+
+
+@dataclass
+class Statistics:
+    """What happened to the images so far. Counted from two threads, hence the lock.
+
+    Attributes
+    ----------
+    received, dropped, processed, bad : int
+        Images that came; that a newer one replaced before they were looked at; that were answered; that could not be read.
+    faces : int
+        Faces in the last image.
+    last_bad : str
+        Why the last bad message was bad.
+    """
+
+    received: int = 0
+    dropped: int = 0
+    processed: int = 0
+    bad: int = 0
+    faces: int = 0
+    last_bad: str = ""
+    seconds: dict[str, deque[float]] = field(default_factory=lambda: {stage: deque(maxlen=300) for stage in STAGES})
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def count(self, name: str) -> None:
+        """Add one to a counter."""
+        with self.lock:
+            setattr(self, name, getattr(self, name) + 1)
+
+    def bad_message(self, reason: str) -> None:
+        """Count a message that could not be used, and keep why."""
+        with self.lock:
+            self.bad += 1
+            self.last_bad = reason
+
+    def values(self) -> dict[str, str]:
+        """All of it as text, for the diagnostics."""
+        with self.lock:
+            out = {name: str(getattr(self, name)) for name in ("received", "processed", "dropped", "bad", "faces")}
+            out["last_bad_message"] = self.last_bad
+            for stage, samples in self.seconds.items():
+                if samples:
+                    p50, p99 = np.percentile(np.array(samples) * 1e3, (50, 99))
+                    out[f"{stage}_ms_p50"], out[f"{stage}_ms_p99"] = f"{p50:.2f}", f"{p99:.2f}"
+        return out
+
+
+def diagnostic_array(stamp: object, name: str, hardware_id: str, level: bytes, summary: str, values: dict[str, str]) -> DiagnosticArray:
+    """One status as a diagnostics message."""
+    status = DiagnosticStatus(level=level, name=name, message=summary, hardware_id=hardware_id)
+    status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
+    message = DiagnosticArray(status=[status])
+    message.header.stamp = stamp
+    return message

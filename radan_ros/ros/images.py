@@ -1,0 +1,119 @@
+"""sensor_msgs/Image to arrays and back: validated, and without a copy where none is needed."""
+
+from __future__ import annotations
+
+import array
+import sys
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from radan_ros.ros import compat
+
+# Encoding: (bytes a channel, channels). 8UC1 and 8UC3 carry no colour order: read as mono8 and bgr8, as cv_bridge does.
+_ENCODINGS = {
+    "bgr8": (1, 3),
+    "rgb8": (1, 3),
+    "mono8": (1, 1),
+    "8UC1": (1, 1),
+    "8UC3": (1, 3),
+    "bgra8": (1, 4),
+    "rgba8": (1, 4),
+    "mono16": (2, 1),
+    "bgr16": (2, 3),
+    "rgb16": (2, 3),
+    **{f"bayer_{order}{bits}": (bits // 8, 1) for order in ("rggb", "bggr", "gbrg", "grbg") for bits in (8, 16)},
+}
+_SAME_AS = {"8UC1": "mono8", "8UC3": "bgr8"}
+ENCODINGS = tuple(_ENCODINGS)
+
+
+def image_view(message: Image) -> NDArray[Any]:
+    """The pixels of an image message as an array that shares its memory.
+
+    Returns
+    -------
+    (H, W) or (H, W, C) uint8 or uint16
+        In the message's channel order; rows may be padded (strided), as `step` says. 16-bit images of the other byte
+        order are copied.
+
+    Raises
+    ------
+    ValueError
+        Says which field of the message is wrong.
+    """
+    height, width, step, encoding = message.height, message.width, message.step, message.encoding
+    if encoding not in _ENCODINGS:
+        raise ValueError(f"encoding '{encoding}' is not supported (supported: {', '.join(ENCODINGS)})")
+    if height == 0 or width == 0:
+        raise ValueError(f"the image is empty: width {width}, height {height}")
+    depth, channels = _ENCODINGS[encoding]
+    row = width * channels * depth
+    if step < row:
+        raise ValueError(f"step is {step} bytes, but a row of {width} {encoding} pixels takes {row}")
+    data = np.frombuffer(message.data, np.uint8)
+    needed = step * (height - 1) + row  # the last row may lack its padding
+    if len(data) < needed:
+        raise ValueError(f"data holds {len(data)} bytes, but {width}x{height} {encoding} with step {step} takes {needed}")
+    order = ">" if message.is_bigendian else "<"
+    dtype = np.dtype(f"{order}u2") if depth == 2 else np.dtype(np.uint8)
+    shape: tuple[int, ...] = (height, width) if channels == 1 else (height, width, channels)
+    strides = (step, depth) if channels == 1 else (step, depth * channels, depth)
+    view: NDArray[Any] = np.ndarray(shape, dtype, data, strides=strides)
+    if depth == 2 and bool(message.is_bigendian) != (sys.byteorder == "big"):
+        return view.astype(dtype.newbyteorder("="))
+    return view
+
+
+def image_to_bgr(message: Image) -> NDArray[np.uint8]:
+    """An image message as (H, W, 3) uint8 BGR; bgr8 without padding is a view of the message.
+
+    Raises
+    ------
+    ValueError
+        Says which field of the message is wrong.
+    """
+    view = image_view(message)
+    encoding = _SAME_AS.get(message.encoding, message.encoding)
+    if encoding == "bgr8":
+        return np.ascontiguousarray(view)
+    if encoding != message.encoding:
+        message = Image(
+            header=message.header,
+            height=message.height,
+            width=message.width,
+            encoding=encoding,
+            is_bigendian=message.is_bigendian,
+            step=message.step,
+            data=message.data,
+        )
+    return compat.convert_to_bgr(message, np.ascontiguousarray(view))
+
+
+def image_message(header: Header, pixels: NDArray[Any], encoding: str) -> Image:
+    """An array as an image message.
+
+    Parameters
+    ----------
+    header : std_msgs.msg.Header
+        Copied as it is.
+    pixels : (H, W) or (H, W, C) array
+        In the machine's byte order.
+    encoding : str
+        E.g. ``32FC1`` or ``rgb8``.
+    """
+    message = Image(header=header, height=pixels.shape[0], width=pixels.shape[1], encoding=encoding)
+    message.is_bigendian = int(sys.byteorder == "big")
+    message.step = pixels.nbytes // max(1, pixels.shape[0])
+    message.data = flat_array("B", pixels.view(np.uint8) if pixels.flags.c_contiguous else np.ascontiguousarray(pixels).view(np.uint8))
+    return message
+
+
+def flat_array(typecode: str, values: NDArray[Any]) -> array.array[Any]:
+    """NumPy values as the array.array that rclpy takes as it is: anything else it checks item by item."""
+    flat = array.array(typecode)
+    flat.frombytes(np.ascontiguousarray(values).data.cast("B") if values.size else b"")
+    return flat

@@ -1,0 +1,118 @@
+"""Follow faces from frame to frame by their own landmarks, so that the detector runs only now and then."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radan_ros import boxes
+from radan_ros.face import Detection, Face
+from radan_ros.pipeline import Pipeline
+
+# A frontal detector misses turned faces that are followed well: a track outlives this many misses of it.
+MAX_MISSES = 3
+# Overlap from which a detection and a followed face, or two followed faces, are the same one.
+SAME_FACE = 0.3
+DUPLICATE = 0.6
+
+
+@dataclass
+class Track:
+    """A followed face: its identity, its last answer, and how many detections in a row did not confirm it."""
+
+    id: int
+    face: Face
+    misses: int = 0
+
+
+class Follower:
+    """Detects at intervals and follows in between.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+        With a detector.
+    detection_period : float
+        Seconds of image stamps between detections while faces are followed; 0 detects in every image. With no face in
+        view every image is searched.
+    max_faces : int
+        Faces beyond this many are left out, the least sure first.
+    """
+
+    def __init__(self, pipeline: Pipeline, *, detection_period: float = 0.5, max_faces: int = 10) -> None:
+        self.pipeline = pipeline
+        self.detection_period = detection_period
+        self.max_faces = max_faces
+        self._next_id = 0
+        self._detected_at: float | None = None
+        self._last_stamp: float | None = None
+        self.tracks: list[Track] = []
+
+    def reset(self) -> None:
+        """Forget all faces; ids go on from where they were."""
+        self.tracks = []
+        self._detected_at = None
+        self._last_stamp = None
+
+    def __call__(self, image: NDArray[np.uint8], stamp: float) -> list[Track]:
+        """Faces of the next image.
+
+        Parameters
+        ----------
+        image : (H, W, 3) uint8
+            BGR.
+        stamp : float
+            Seconds of the image's header. One that goes back (a looped bag) forgets all faces.
+
+        Returns
+        -------
+        list of Track
+        """
+        if self._last_stamp is not None and stamp < self._last_stamp:
+            self.reset()
+        self._last_stamp = stamp
+        due = self._detected_at is None or stamp - self._detected_at >= self.detection_period
+        if due or not self.tracks:
+            self._detected_at = stamp
+            self._match(image)
+        squares = [boxes.square_from_landmarks(track.face.landmarks) for track in self.tracks]
+        followed = [(t, s) for t, s in zip(self.tracks, squares, strict=True) if boxes.usable(s, image.shape[:2])]
+        faces = self.pipeline.regress(image, [s for _, s in followed], [t.face.score for t, _ in followed])
+        if len(faces) != len(followed):  # an answer that was not finite: rare enough to start over
+            self.tracks = []
+            return []
+        self.tracks = _without_duplicates([Track(t.id, face, t.misses) for (t, _), face in zip(followed, faces, strict=True)])
+        return self.tracks
+
+    def _match(self, image: NDArray[np.uint8]) -> None:
+        """Run the detector; confirm the tracks it finds again, drop those it misses too often, start new ones."""
+        if self.pipeline.detector is None:
+            raise ValueError("following faces needs a pipeline with a detector")
+        for track in self.tracks:
+            track.misses += 1
+        new: list[Detection] = []
+        for detection in self.pipeline.detector(image):
+            overlaps = [boxes.iou(detection.box, track.face.box) for track in self.tracks]
+            best = int(np.argmax(overlaps)) if overlaps else -1
+            if best >= 0 and overlaps[best] >= SAME_FACE:
+                track = self.tracks[best]
+                self.tracks[best] = Track(track.id, replace(track.face, score=detection.score))
+            else:
+                new.append(detection)
+        self.tracks = [track for track in self.tracks if track.misses <= MAX_MISSES]
+        new = new[: max(0, self.max_faces - len(self.tracks))]
+        squares = [boxes.square_from_detection(detection.box) for detection in new]
+        for face in self.pipeline.regress(image, squares, [detection.score for detection in new]):
+            self.tracks.append(Track(self._next_id, face))
+            self._next_id += 1
+
+
+def _without_duplicates(tracks: list[Track]) -> list[Track]:
+    """Two tracks that ended on one face are that face: the older one stays."""
+    kept: list[Track] = []
+    for track in tracks:
+        if all(boxes.iou(track.face.roi, other.face.roi) < DUPLICATE for other in kept):
+            kept.append(track)
+    return kept

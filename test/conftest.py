@@ -1,0 +1,67 @@
+"""What the tests share: reference data where it is present, models made from it, and small ones of our own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from radan_ros.face_models import FaceModel
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder of the reference data."""
+    if not (SHARED / "README.md").is_file():
+        pytest.skip("the reference data of ../shared is not here")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def dense_models(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the dense stand-ins of 3DDFA's and 3DDFA_V2's face models, in their own formats."""
+    out = tmp_path_factory.mktemp("models")
+    subprocess.run([sys.executable, shared / "models" / "make_dense_basis.py", out], check=True)
+    return out
+
+
+@pytest.fixture(scope="session")
+def model_folder(dense_models: Path) -> Path:
+    """3DDFA's layout (no network in it)."""
+    return dense_models / "3ddfa_v1"
+
+
+@pytest.fixture(scope="session")
+def model_folder_v2(dense_models: Path) -> Path:
+    """3DDFA_V2's layout, with its trained network."""
+    return dense_models / "3ddfa_v2"
+
+
+@pytest.fixture(scope="session")
+def small_face() -> FaceModel:
+    """A face model without reference data: a half ellipsoid of head size, random smooth modes, 68 spread landmarks."""
+    random = np.random.default_rng(7)
+    u, v = np.meshgrid(np.linspace(-1.2, 1.2, 25), np.linspace(-1.2, 1.2, 31))
+    points = np.stack([75 * np.sin(u) * np.cos(v), 100 * np.sin(v), 70 * np.cos(u) * np.cos(v)], axis=-1)
+    mean = points.reshape(-1, 3).astype(np.float32)
+    corner = (np.arange(30)[:, None] * 25 + np.arange(24)).ravel()
+    triangles = np.concatenate([
+        np.stack([corner, corner + 1, corner + 26], axis=1), np.stack([corner, corner + 26, corner + 25], axis=1)
+    ])  # fmt: skip
+    waves = random.normal(size=(50, 3, 3)) / 60
+    modes = np.stack([np.sin(mean @ w.T) for w in waves], axis=-1).astype(np.float32)
+    return FaceModel(
+        name="half_ellipsoid",
+        mean=mean,
+        shape_basis=modes[..., :40],
+        expression_basis=modes[..., 40:],
+        triangles=triangles.astype(np.int32),
+        landmarks=np.linspace(0, len(mean) - 1, 68).astype(np.int32),
+        codes=((mean - mean.min(0)) / np.ptp(mean, axis=0) * 255).astype(np.float32),
+        unit=1e-3,
+    )

@@ -1,0 +1,71 @@
+"""Cameras: projection and its inverse, distortion models, and refusal of bad calibrations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from radan_ros.camera import CameraModel
+
+K = [500.0, 0, 320, 0, 510.0, 235, 0, 0, 1]
+LENSES = {
+    "none": ("plumb_bob", []),
+    "plumb_bob": ("plumb_bob", [-0.28, 0.08, 0.001, -0.0005, 0.0]),
+    "rational_polynomial": ("rational_polynomial", [0.4, -0.1, 0.001, -0.001, 0.02, 0.7, -0.05, 0.01]),
+    "equidistant": ("equidistant", [0.02, -0.01, 0.004, -0.001]),
+}
+
+
+@pytest.mark.parametrize("lens", LENSES)
+def test_unproject_undoes_project(lens: str) -> None:
+    name, d = LENSES[lens]
+    camera = CameraModel.from_calibration((480, 640), K, d, name)
+    random = np.random.default_rng(0)
+    points = random.uniform([-0.5, -0.4, 0.8], [0.5, 0.4, 3.0], size=(200, 3))
+    rays = camera.unproject(camera.project(points))
+    assert np.allclose(rays, points[:, :2] / points[:, 2:], atol=1e-4)
+
+
+def test_plumb_bob_bends_by_the_published_formula() -> None:
+    name, d = LENSES["plumb_bob"]
+    camera = CameraModel.from_calibration((480, 640), K, d, name)
+    x, y = 0.3, -0.2
+    k1, k2, p1, p2, k3 = d
+    r2 = x * x + y * y
+    radial = 1 + k1 * r2 + k2 * r2**2 + k3 * r2**3
+    bent = x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x), y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y
+    assert np.allclose(camera.project([[0.6, -0.4, 2.0]])[0], [500 * bent[0] + 320, 510 * bent[1] + 235], atol=1e-3)
+
+
+def test_points_behind_the_camera_have_no_pixel() -> None:
+    for name, d in LENSES.values():
+        pixels = CameraModel.from_calibration((480, 640), K, d, name).project([[0.1, 0, -1], [0, 0, 0], [0, 0, 1]])
+        assert np.isnan(pixels[:2]).all() and np.allclose(pixels[2], [320, 235], atol=1e-3)
+
+
+def test_a_rectified_image_uses_p_and_no_distortion() -> None:
+    p = [400.0, 0, 300, 0, 0, 400, 200, 0, 0, 0, 1, 0]
+    camera = CameraModel.from_calibration((480, 640), K, LENSES["plumb_bob"][1], "plumb_bob", p, rectified=True)
+    assert camera.matrix[0, 0] == 400 and camera.distortion.size == 0
+
+
+def test_field_of_view_spans_the_width() -> None:
+    camera = CameraModel.from_field_of_view((480, 640), np.deg2rad(60))
+    edge = camera.unproject([[-0.5, 239.5], [639.5, 239.5]])
+    assert np.allclose(np.rad2deg(np.arctan(edge[:, 0])), [-30, 30]) and not camera.calibrated
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (dict(k=[0.0] * 9), "K.*not calibrated"),
+        (dict(k=K, p=[0.0] * 12, rectified=True), "P.*not calibrated"),
+        (dict(k=[np.nan] * 9), "K"),
+        (dict(k=K, d=[0.1] * 5, distortion_model="fancy"), "fancy.*unknown"),
+        (dict(k=K, d=[0.1] * 3), "3 coefficients"),
+        (dict(k=K, d=[np.inf] * 5), "D is not finite"),
+    ],
+)
+def test_bad_calibrations_are_refused_by_name(arguments: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        CameraModel.from_calibration((480, 640), **arguments)

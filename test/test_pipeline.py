@@ -1,0 +1,260 @@
+"""Image to faces: agreement with the reference code, the two-step box, bad input, following."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from radan_ros import Detection, Model, Pipeline, open_detector, open_model
+from radan_ros.camera import CameraModel
+from radan_ros.face_models import FaceModel, read_3ddfa
+from radan_ros.metric import SELLION, mesh_in_image, metric_face, vertices_in_camera
+from radan_ros.model import Whitening, read_whitening
+from radan_ros.networks import open_network
+from radan_ros.pose import decompose_camera, reference_euler
+from radan_ros.tracking import Follower
+
+
+@pytest.fixture(scope="module")
+def trained(shared: Path, model_folder: Path) -> Model:
+    """The real checkpoint with 3DDFA's dense face model."""
+    v2 = shared / "models" / "3ddfa_v2"
+    network = open_network(v2 / "weights" / "mb05_120x120.pth", device="cpu")
+    return Model("mb05", network, read_whitening(v2 / "configs" / "param_mean_std_62d_120x120.pkl"), read_3ddfa(model_folder))
+
+
+@pytest.fixture(scope="module")
+def picture(shared: Path) -> np.ndarray:
+    return cv2.imread(str(shared / "images" / "test1.jpg"))
+
+
+@pytest.fixture(scope="module")
+def expected(shared: Path) -> dict[str, np.ndarray]:
+    with np.load(shared / "expected" / "3ddfa_v1_test1.npz") as file:
+        return dict(file)
+
+
+def test_compat_mode_reproduces_the_reference(trained: Model, picture: np.ndarray, expected: dict[str, np.ndarray]) -> None:
+    pipeline = Pipeline(trained, compat=True)
+    faces = pipeline(picture, [expected["face0_box"], expected["face1_box"]])
+    vertices = pipeline.vertices(faces)
+    assert len(faces) == 2
+    to_reference = np.array([1, 1, -1], np.float32)  # its third axis grows towards the viewer
+    for i, face in enumerate(faces):
+        assert np.abs(face.roi - expected[f"face{i}_roi"]).max() < 1e-3
+        # "Parameters to 1e-3", in the units that the network gives them in.
+        whitened = (face.parameters - expected[f"face{i}_params"]) / trained.whitening.std
+        assert np.abs(whitened).max() < 1e-3
+        assert np.abs((face.landmarks * to_reference).T - expected[f"face{i}_landmarks68"]).max() < 0.1
+        assert np.abs((vertices[i] * to_reference).T - expected[f"face{i}_vertices"]).max() < 0.1
+        angles = reference_euler(face.parameters[:12].reshape(3, 4))
+        assert np.abs(np.rad2deg(np.array(angles) - expected[f"face{i}_pose_yaw_pitch_roll"])).max() < 0.1
+
+
+def test_dlib_finds_the_boxes_of_the_reference_and_ours_land_within_two_pixels(
+    trained: Model, picture: np.ndarray, expected: dict[str, np.ndarray]
+) -> None:
+    detector = open_detector("dlib_hog", min_face=40)
+    found = detector(picture)
+    assert len(found) == 2 and found[0].score >= found[1].score
+    for i, detection in enumerate(found):
+        assert np.abs(detection.box - expected[f"face{i}_box"]).max() < 3
+    for i, face in enumerate(Pipeline(trained, detector)(picture)):
+        # The default differs from the reference by its pixel conventions: at most one pixel of the crop, here 2.9.
+        distance = np.linalg.norm(face.landmarks[:, :2].T - expected[f"face{i}_landmarks68"][:2], axis=0)
+        assert 0.5 < distance.mean() < 4
+
+
+def test_landmarks_move_with_the_picture(trained: Model, picture: np.ndarray, expected: dict[str, np.ndarray]) -> None:
+    """One affine map used both ways: shifting picture and box by whole pixels shifts the landmarks by as many."""
+    pipeline = Pipeline(trained)
+    box = expected["face1_box"]
+    [face] = pipeline(picture, [box])
+    shifted = np.roll(picture, (40, 30), axis=(0, 1))
+    [moved] = pipeline(shifted, [box + [30, 40, 30, 40]])
+    assert np.abs(moved.landmarks - face.landmarks - [30, 40, 0]).max() < 0.05
+
+
+def test_two_step_crops_around_the_first_answer(trained: Model, picture: np.ndarray, expected: dict[str, np.ndarray]) -> None:
+    pipeline = Pipeline(trained)
+    box = expected["face0_box"]
+    [one] = pipeline(picture, [box])
+    [two] = pipeline(picture, [box], two_step=True)
+    side = np.ptp(one.landmarks[:, :2], axis=0).max() * np.sqrt(2)
+    assert np.isclose(two.roi[2] - two.roi[0], side, rtol=1e-3)
+    again = pipeline.regress(picture, [two.roi])[0]
+    assert np.allclose(again.landmarks, two.landmarks, atol=1e-2), "parameters and crop belong together"
+
+
+def test_a_batch_answers_as_its_faces_one_by_one(trained: Model, picture: np.ndarray, expected: dict[str, np.ndarray]) -> None:
+    pipeline = Pipeline(trained)
+    given = [expected["face0_box"], expected["face1_box"], expected["face0_box"] + 4]
+    together = pipeline(picture, given)
+    for box, face in zip(given, together, strict=True):
+        assert np.abs(pipeline(picture, [box])[0].landmarks - face.landmarks).max() < 0.05
+    assert np.abs(pipeline.vertices(together)[:, trained.face_model.landmarks] - np.stack([f.landmarks for f in together])).max() < 0.05
+
+
+def test_metric_mesh_projects_onto_the_landmarks(trained: Model, picture: np.ndarray, expected: dict[str, np.ndarray]) -> None:
+    pipeline = Pipeline(trained)
+    faces = pipeline(picture, [expected["face0_box"], expected["face1_box"]])
+    camera = CameraModel.from_field_of_view(picture.shape[:2], np.deg2rad(60))
+    metric = [metric_face(face, trained.face_model, camera) for face in faces]
+    vertices = vertices_in_camera(faces, metric, trained.face_model)
+    drawn = mesh_in_image(vertices, camera)
+    for face, m, mesh, pixels in zip(faces, metric, vertices, drawn, strict=True):
+        assert np.abs(mesh[trained.face_model.landmarks] - m.landmarks).max() < 1e-4, "mesh and landmarks are one shape"
+        assert np.abs(m.landmarks[SELLION] - m.pose.translation).max() < 1e-5, "the sellion is the origin"
+        assert np.allclose(m.pose.rotation @ m.pose.rotation.T, np.eye(3), atol=1e-9)
+        distance = np.linalg.norm(pixels[trained.face_model.landmarks, :2] - face.landmarks[:, :2], axis=1)
+        assert np.median(distance) < 0.02 * (face.box[2] - face.box[0])
+        assert np.isclose(m.pose.residual, np.sqrt(np.mean(distance**2)), rtol=0.02)
+        assert 0.12 < np.ptp(mesh[:, 1]) < 0.3 and 0.3 < m.pose.translation[2] < 2
+
+
+def test_no_face_is_an_empty_answer(trained: Model) -> None:
+    pipeline = Pipeline(trained, open_detector("dlib_hog"))
+    grey = np.full((480, 640, 3), 127, np.uint8)
+    assert pipeline(grey) == [] == pipeline(grey, np.zeros((0, 4))) == pipeline.regress(grey, [])
+    assert pipeline.vertices([]).shape == (0, 53215, 3)
+    assert pipeline.regress(grey, [(0, 0, 2, 2), (np.nan, 0, 9, 9), (9000, 0, 9100, 100)]) == []
+
+
+class Constant:
+    """A network of constant answer, to try the pipeline without a trained one."""
+
+    name, device = "constant", "cpu"
+
+    def __init__(self, answer: np.ndarray) -> None:
+        self.answer = answer
+
+    def __call__(self, crops: np.ndarray) -> np.ndarray:
+        assert crops.shape[1:] == (120, 120, 3) and crops.dtype == np.uint8
+        return np.repeat(self.answer[None], len(crops), axis=0)
+
+
+@pytest.fixture
+def frontal(small_face: FaceModel) -> Model:
+    """A 'network' that sees a frontal face in the middle of every crop, as large as following crops it."""
+    points = small_face.mean[small_face.landmarks]
+    scale = 120 / np.sqrt(2) / np.ptp(points, axis=0).max()
+    x, y = 60.5 - scale * (points.max(axis=0) + points.min(axis=0))[:2] / 2
+    parameters = np.zeros(62, np.float32)
+    parameters[:12] = [scale, 0, 0, x, 0, scale, 0, y, 0, 0, scale, 0]
+    whitening = Whitening(np.zeros(62, np.float32), np.ones(62, np.float32))
+    return Model("constant", Constant(parameters), whitening, small_face)
+
+
+def test_the_network_frame_is_placed_upright_and_centred(frontal: Model) -> None:
+    [face] = Pipeline(frontal).regress(np.zeros((480, 640, 3), np.uint8), [(100, 50, 340, 290)])
+    # A point at the middle of the crop is at the middle of the box: its centre minus half a pixel.
+    points = Pipeline(frontal).vertices([face])[0]
+    front = points[np.argmax(frontal.face_model.mean[:, 2])]
+    assert np.allclose((face.box[:2] + face.box[2:]) / 2, [219.5, 169.5], atol=1e-3)
+    top = points[np.argmax(frontal.face_model.mean[:, 1])]
+    assert top[1] < front[1] and front[2] < top[2], "y down; the front is nearer"
+    weak = decompose_camera(face.camera)
+    assert np.allclose(weak.rotation, np.diag([1, -1, -1]), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8), "x.jpg"]
+)
+def test_wrong_images_are_refused(frontal: Model, image: object) -> None:
+    with pytest.raises(ValueError, match="image"):
+        Pipeline(frontal)(image, np.zeros((0, 4)))  # type: ignore[arg-type]
+
+
+def test_wrong_boxes_are_refused(frontal: Model) -> None:
+    with pytest.raises(ValueError, match=r"\(N, 4\)"):
+        Pipeline(frontal)(np.zeros((9, 9, 3), np.uint8), [[1, 2, 3]])
+    with pytest.raises(ValueError, match="no detector"):
+        Pipeline(frontal)(np.zeros((9, 9, 3), np.uint8))
+
+
+class Script:
+    """A detector that answers from a list, and counts."""
+
+    name = "script"
+
+    def __init__(self, answers: list[list[Detection]]) -> None:
+        self.answers, self.calls = answers, 0
+
+    def __call__(self, image: np.ndarray) -> list[Detection]:
+        self.calls += 1
+        return self.answers[min(self.calls, len(self.answers)) - 1]
+
+
+def test_following_detects_at_intervals_and_keeps_ids(frontal: Model) -> None:
+    box = Detection(np.array([200, 150, 300, 250], np.float32), 1.0)
+    detector = Script([[], [box], [replace(box, score=2.0)]])
+    follower = Follower(Pipeline(frontal, detector), detection_period=0.5)
+    image = np.zeros((480, 640, 3), np.uint8)
+    assert follower(image, 0.0) == [] and follower(image, 0.03) != [], "no face in view: every image is searched"
+    assert detector.calls == 2
+    for k in range(1, 16):
+        [track] = follower(image, 0.03 + 0.03 * k)
+    assert detector.calls == 2 and track.id == 0
+    [track] = follower(image, 0.6)
+    assert detector.calls == 3 and track.id == 0 and track.face.score == 2.0
+    [track] = follower(image, 0.1)
+    assert detector.calls == 4 and track.id == 1, "a stamp that goes back forgets"
+
+
+def test_a_face_that_detections_no_longer_confirm_is_dropped(frontal: Model) -> None:
+    box = Detection(np.array([200, 150, 300, 250], np.float32), 1.0)
+    follower = Follower(Pipeline(frontal, Script([[box], []])), detection_period=0.5)
+    image = np.zeros((480, 640, 3), np.uint8)
+    lengths = [len(follower(image, 0.25 * k)) for k in range(12)]
+    assert lengths[0] == 1 and lengths[-1] == 0 and lengths == sorted(lengths, reverse=True)
+
+
+def test_two_tracks_on_one_face_become_one_and_max_faces_holds(frontal: Model) -> None:
+    near = [Detection(np.array([200 + 300 * d, 150, 300 + 300 * d, 250], np.float32), 1.0 - d) for d in (0.0, 0.05, 1.0)]
+    image = np.zeros((480, 640, 3), np.uint8)
+    assert len(Follower(Pipeline(frontal, Script([near])))(image, 0.0)) == 2
+    assert len(Follower(Pipeline(frontal, Script([near])), max_faces=1)(image, 0.0)) == 1
+
+
+def test_model_folders_open_in_both_layouts(shared: Path, model_folder: Path, model_folder_v2: Path, tmp_path: Path) -> None:
+    second = open_model(model_folder_v2, device="cpu")
+    assert second.name == "mb05_120x120" and len(second.face_model.mean) == 38365
+    shutil.copytree(model_folder, tmp_path / "v1")
+    (tmp_path / "v1" / "models").mkdir()
+    with pytest.raises(ValueError, match="models.*found: none"):
+        open_model(tmp_path / "v1")
+    shutil.copy(model_folder_v2 / "weights" / "mb05_120x120.pth", tmp_path / "v1" / "models" / "net.pth.tar")
+    assert open_model(tmp_path / "v1", device="cpu").name == "net"
+    crops = np.random.default_rng(0).integers(0, 256, (1, 120, 120, 3), np.uint8)
+    assert second.network(crops).shape == (1, 62)
+
+
+@pytest.mark.parametrize("lost", ["weights/mb05_120x120.pth", "configs/param_mean_std_62d_120x120.pkl", "configs/tri.pkl"])
+@pytest.mark.parametrize("damage", ["missing", "truncated"])
+def test_damaged_model_folders_are_named(model_folder_v2: Path, tmp_path: Path, lost: str, damage: str) -> None:
+    shutil.copytree(model_folder_v2, tmp_path / "m")
+    file = tmp_path / "m" / lost
+    content = file.read_bytes()
+    file.unlink()
+    if damage == "truncated":
+        file.write_bytes(content[: len(content) // 2])
+    with pytest.raises((ValueError, OSError), match=file.name):
+        open_model(tmp_path / "m", device="cpu")
+
+
+def test_what_is_no_model_folder_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="does not exist"):
+        open_model(tmp_path / "nothing")
+    with pytest.raises(ValueError, match="no model folder"):
+        open_model(tmp_path)
+    (tmp_path / "model.yaml").write_text("name: x\n")
+    with pytest.raises(ValueError, match="model.yaml.*lacks network"):
+        open_model(tmp_path)
+    (tmp_path / "model.yaml").write_text("{")
+    with pytest.raises(ValueError, match="model.yaml"):
+        open_model(tmp_path)
