@@ -1,0 +1,27 @@
+"""The regression networks: 120x120 crops of faces in, 62 whitened parameters of camera, shape and expression out.
+
+    network = open_network("mb05_120x120.pth")
+    parameters = network(crops)    # (N, 120, 120, 3) uint8 BGR -> (N, 62) float32
+
+``architecture`` tables of names and shapes; ``checkpoint`` reads torch files without torch; ``radan`` and ``mobilenet``
+are torch modules; ``openvino_graphs`` the same as OpenVINO graphs; ``runtime`` opens and runs them.
+"""
+
+from radan_ros.networks.architecture import PARAMETERS, NetworkSpec, state_shapes
+from radan_ros.networks.checkpoint import Checkpoint, architecture_of, check_state, load_checkpoint, network_state
+from radan_ros.networks.runtime import Network, export_network, open_network, torch_module
+
+__all__ = [
+    "PARAMETERS",
+    "Checkpoint",
+    "Network",
+    "NetworkSpec",
+    "architecture_of",
+    "check_state",
+    "export_network",
+    "load_checkpoint",
+    "network_state",
+    "open_network",
+    "state_shapes",
+    "torch_module",
+]
