@@ -47,7 +47,7 @@ def square_from_landmarks(points: ArrayLike) -> NDArray[np.float32]:
     xy = np.asarray(points, np.float64)[:, :2]
     low, high = xy.min(axis=0), xy.max(axis=0)
     half = (high - low).max() / np.sqrt(2)
-    centre = (low + high) / 2
+    centre = (low + high) / 2 + 0.5  # from pixel centres to the edges that a box counts in
     return np.concatenate([centre - half, centre + half]).astype(np.float32)
 
 

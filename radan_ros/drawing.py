@@ -1,7 +1,7 @@
 """Pictures from arrays: landmarks, boxes, axes and meshes on an image; depth in colours; a shaded mesh.
 
-Every function returns a new picture, (H, W, 3) uint8 BGR, and leaves its inputs as they are. Points are in pixels, x right,
-y down, pixel centres at integers; the camera frame is x right, y down, z forward, in metres.
+Every function returns a new picture, (H, W, 3) uint8 BGR, and leaves its inputs as they are. Points are in pixels,
+x right, y down, pixel centres at integers; the camera frame is x right, y down, z forward, in metres.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ PARTS = (
 
 _SHIFT = 5  # OpenCV draws with coordinates in 1/32 pixel
 _BACKGROUND = (38, 34, 32)
+_OUTLINE = (30, 30, 30)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 # Unit vectors towards the lights, in the camera frame, and their strengths: above left, and a weak one from the right.
@@ -104,7 +105,7 @@ def draw_landmarks(image: Picture, points: ArrayLike, colour: Colour = PALETTE[0
     radius = float(np.clip(size / 110, 1.1, 4.0))
     for point in pixels:
         if _drawable(point):
-            _dot(out, point, radius + 0.9, (30, 30, 30))
+            _dot(out, point, radius + 0.9, _OUTLINE)
             _dot(out, point, radius, (255, 255, 255))
     return out
 
@@ -135,7 +136,7 @@ def draw_box(image: Picture, box: ArrayLike, label: str = "", colour: Colour = P
 def draw_label(
     image: Picture, text: str, at: tuple[float, float], colour: Colour = PALETTE[0], *, below: float | None = None
 ) -> Picture:
-    """Draw a line of text on a dark, translucent plate with its lower left corner at `at`, moved to stay in the picture.
+    """Draw a line of text on a dark, translucent plate, its lower left corner at `at` or as near as the picture allows.
 
     Parameters
     ----------
@@ -168,7 +169,9 @@ def draw_label(
     return out
 
 
-def draw_axes(image: Picture, rotation: ArrayLike, origin: ArrayLike, matrix: ArrayLike, length: float = 0.07) -> Picture:
+def draw_axes(
+    image: Picture, rotation: ArrayLike, origin: ArrayLike, matrix: ArrayLike, length: float = 0.07
+) -> Picture:
     """Draw the axes of a frame: x red, y green, z blue; the farthest first, so that the nearer covers it.
 
     Parameters
@@ -195,16 +198,15 @@ def draw_axes(image: Picture, rotation: ArrayLike, origin: ArrayLike, matrix: Ar
     if not _drawable(pixels):
         return out
     reach = float(np.linalg.norm(pixels[1:] - pixels[0], axis=1).max())
-    width = int(np.clip(round(reach / 28), 2, 6))
+    width = int(np.clip(round(reach / 32), 2, 6))
     for axis in np.argsort(-tips[:, 2]):
-        _arrow(out, pixels[0], pixels[1 + axis], (25, 25, 25), width + 2)
         _arrow(out, pixels[0], pixels[1 + axis], AXIS_COLOURS[axis], width)
     _dot(out, pixels[0], width * 0.9, (255, 255, 255))
     return out
 
 
 def draw_mesh(
-    image: Picture, vertices: ArrayLike, triangles: ArrayLike, colour: Colour = PALETTE[0], opacity: float = 0.4
+    image: Picture, vertices: ArrayLike, triangles: ArrayLike, colour: Colour = PALETTE[0], opacity: float = 0.35
 ) -> Picture:
     """Draw a mesh over an image: lit, translucent, in one colour.
 
@@ -222,10 +224,12 @@ def draw_mesh(
     from radan_ros.rendering import render
 
     points = np.asarray(vertices, np.float32)
+    if not np.isfinite(points).all(axis=1).any():
+        return image.copy()
     faces = np.asarray(triangles, np.int32)
     # The third axis only has to be in the scale of the others for the light to fall right.
     light = shade(_in_pixels(points), faces, specular=0.1)[:, None]
-    tint = np.clip(light * (0.55 * np.array(colour, np.float32) + 0.45 * 255) * 1.15, 0, 255).astype(np.float32)
+    tint = np.clip(light * (0.75 * np.array(colour, np.float32) + 0.25 * 255) * 1.15, 0, 255).astype(np.float32)
     rendering = render([points], faces, tint, (image.shape[0], image.shape[1]))
     # A soft rim instead of stairs.
     cover = cv2.GaussianBlur(np.isfinite(rendering.depth).astype(np.float32), (0, 0), 0.8)
@@ -308,7 +312,8 @@ def shaded_mesh(
 
     cosine, sine = math.cos(yaw), math.sin(yaw)
     points = np.asarray(vertices, np.float64)
-    points = (points - (_low(points) + _high(points)) / 2) @ np.array([[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]])
+    turn = np.array([[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]])
+    points = (points - (_low(points) + _high(points)) / 2) @ turn
     faces = np.asarray(triangles, np.int32)
     height, width = size[0] * oversample, size[1] * oversample
     low, high = _low(points), _high(points)
@@ -398,16 +403,17 @@ def overlay(
         if face.vertices is not None and triangles is not None:
             out = draw_mesh(out, face.vertices, triangles, colour_of(face.number))
     for face in order:
-        out = draw_landmarks(out, face.landmarks, colour_of(face.number))
-    for face in order:
         if matrix is not None and face.rotation is not None and face.origin is not None:
             out = draw_axes(out, face.rotation, face.origin, matrix)
+    for face in order:
+        out = draw_landmarks(out, face.landmarks, colour_of(face.number))
     for face in order:
         points = np.asarray(face.landmarks, np.float64)[:, :2]
         if face.label and _drawable(points):
             # The landmarks end at the brows: the label goes above the forehead.
-            left, top, right, bottom = *points.min(axis=0), *points.max(axis=0)
-            rise = 0.35 * (bottom - top)
+            left, top = points.min(axis=0)
+            bottom = points[:, 1].max()
+            rise = 0.55 * (bottom - top)
             out = draw_label(out, face.label, (left, top - rise), colour_of(face.number), below=bottom)
     return out
 
@@ -438,7 +444,7 @@ def _ticks(low: float, high: float) -> NDArray[np.float64]:
         if (high - low) / (step * factor) <= 6:
             step *= factor
             break
-    return np.arange(math.ceil(low / step - 1e-6), math.floor(high / step + 1e-6) + 1) * step
+    return np.asarray(np.arange(math.ceil(low / step - 1e-6), math.floor(high / step + 1e-6) + 1) * step, np.float64)
 
 
 def _arrow(out: Picture, start: NDArray[np.float64], end: NDArray[np.float64], colour: Colour, width: int) -> None:
@@ -450,9 +456,12 @@ def _arrow(out: Picture, start: NDArray[np.float64], end: NDArray[np.float64], c
     across = np.array([-along[1], along[0]])
     head = min(3.2 * width, 0.5 * length)
     neck = end - head * along
-    cv2.line(out, _fixed(start), _fixed(neck), colour, width, cv2.LINE_AA, _SHIFT)
-    triangle = np.array([end, neck + 0.5 * head * across, neck - 0.5 * head * across])
-    cv2.fillPoly(out, [_fixed(triangle)], colour, cv2.LINE_AA, _SHIFT)
+    shaft = (_fixed(start), _fixed(neck))
+    tip = _fixed(np.array([end, neck + 0.5 * head * across, neck - 0.5 * head * across]))
+    cv2.line(out, *shaft, _OUTLINE, width + 2, cv2.LINE_AA, _SHIFT)
+    cv2.polylines(out, [tip], True, _OUTLINE, 3, cv2.LINE_AA, _SHIFT)
+    cv2.line(out, *shaft, colour, width, cv2.LINE_AA, _SHIFT)
+    cv2.fillPoly(out, [tip], colour, cv2.LINE_AA, _SHIFT)
 
 
 def _dot(out: Picture, centre: NDArray[np.float64], radius: float, colour: Colour) -> None:

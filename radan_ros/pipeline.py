@@ -72,7 +72,8 @@ class Pipeline:
             image, [boxes.square_from_detection(d.box) for d in detections], [d.score for d in detections]
         )
         if two_step:
-            squares = [boxes.square_from_landmarks(face.landmarks) for face in faces]
+            # The reference takes pixel centres for edges.
+            squares = [boxes.square_from_landmarks(face.landmarks) - (0.5 if self.compat else 0) for face in faces]
             faces = self.regress(image, squares, [face.score for face in faces])
         return faces
 

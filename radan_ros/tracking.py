@@ -12,7 +12,7 @@ from radan_ros.face import Detection, Face
 from radan_ros.pipeline import Pipeline
 
 # A frontal detector misses turned faces that are followed well: a track outlives this many misses of it.
-MAX_MISSES = 3
+MAX_MISSES = 2
 # Overlap from which a detection and a followed face, or two followed faces, are the same one.
 SAME_FACE = 0.3
 DUPLICATE = 0.6

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from radan_ros.face_models import FaceModel
+from radan_ros.face_models import FaceModel, write_face_model
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -65,3 +65,46 @@ def small_face() -> FaceModel:
         codes=((mean - mean.min(0)) / np.ptp(mean, axis=0) * 255).astype(np.float32),
         unit=1e-3,
     )
+
+
+def frontal_parameters(face_model: FaceModel) -> np.ndarray:
+    """Parameters (62,) of a frontal face in the middle of the crop, as large as following a face crops it."""
+    points = face_model.mean[face_model.landmarks]
+    scale = 120 / np.sqrt(2) / np.ptp(points, axis=0).max()
+    x, y = 60.5 - scale * (points.max(axis=0) + points.min(axis=0))[:2] / 2
+    parameters = np.zeros(62, np.float32)
+    parameters[:12] = [scale, 0, 0, x, 0, scale, 0, y, 0, 0, scale, 0]
+    return parameters
+
+
+@pytest.fixture(scope="session")
+def astronaut() -> np.ndarray:
+    """scikit-image's public-domain portrait, 512x512 BGR, one face."""
+    from skimage import data
+
+    return np.ascontiguousarray(data.astronaut()[..., ::-1])
+
+
+@pytest.fixture(scope="session")
+def small_model(small_face: FaceModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder in our format that needs no reference data: a network of constant answer, a frontal half ellipsoid.
+
+    The network is a real MobileNet with random weights whose last layer is zero, exported as users export theirs.
+    """
+    torch = pytest.importorskip("torch", reason="exporting a network needs torch")
+    from radan_ros.networks import export_network
+    from radan_ros.networks.mobilenet import MobileNetV1
+
+    folder = tmp_path_factory.mktemp("small_model")
+    network = MobileNetV1(0.25)
+    state = network.state_dict()
+    for name in ("fc.weight", "fc.bias"):
+        state[name] = torch.zeros_like(state[name])
+    torch.save({"state_dict": state}, folder / "network.pth")
+    export_network(folder / "network.pth", folder / "network.xml")
+    np.savez(folder / "whitening.npz", mean=frontal_parameters(small_face), std=np.ones(62, np.float32))
+    write_face_model(folder / "face_model.npz", small_face)
+    (folder / "model.yaml").write_text(
+        "name: small\nnetwork: network.xml\nwhitening: whitening.npz\nface_model: face_model.npz\n"
+    )
+    return folder

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from conftest import frontal_parameters
 
 from radan_ros import Detection, Model, Pipeline, open_detector, open_model
 from radan_ros.camera import CameraModel
@@ -141,13 +142,8 @@ class Constant:
 @pytest.fixture
 def frontal(small_face: FaceModel) -> Model:
     """A 'network' that sees a frontal face in the middle of every crop, as large as following crops it."""
-    points = small_face.mean[small_face.landmarks]
-    scale = 120 / np.sqrt(2) / np.ptp(points, axis=0).max()
-    x, y = 60.5 - scale * (points.max(axis=0) + points.min(axis=0))[:2] / 2
-    parameters = np.zeros(62, np.float32)
-    parameters[:12] = [scale, 0, 0, x, 0, scale, 0, y, 0, 0, scale, 0]
     whitening = Whitening(np.zeros(62, np.float32), np.ones(62, np.float32))
-    return Model("constant", Constant(parameters), whitening, small_face)
+    return Model("constant", Constant(frontal_parameters(small_face)), whitening, small_face)
 
 
 def test_the_network_frame_is_placed_upright_and_centred(frontal: Model) -> None:

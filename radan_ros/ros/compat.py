@@ -6,6 +6,8 @@ whose one message is the same on the wire.
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -45,12 +47,17 @@ def convert_to_bgr(message: Any, pixels: NDArray[Any]) -> NDArray[np.uint8]:
 
 def _convert_without_cv_bridge(encoding: str, pixels: NDArray[Any]) -> NDArray[np.uint8]:
     try:
-        from rosbags.image import ImageError, convert_color
+        from rosbags.image import ImageError, image_to_cvimage
     except ImportError:
         raise ImportError(
             f"encoding '{encoding}' needs cv_bridge (ROS package cv_bridge) or rosbags-image (pip install rosbags-image)"
         ) from None
+    # It takes rows without padding, and anything with the fields of the message.
+    height, width = pixels.shape[:2]
+    plain = SimpleNamespace(
+        height=height, width=width, encoding=encoding, is_bigendian=sys.byteorder == "big", data=np.ascontiguousarray(pixels)
+    )
     try:
-        return np.asarray(convert_color(pixels, encoding, "bgr8"))
+        return np.asarray(image_to_cvimage(plain, "bgr8"))
     except ImageError as e:
         raise ValueError(f"encoding '{encoding}' cannot be converted to colour: {e}") from None

@@ -20,6 +20,8 @@ class Statistics:
     ----------
     received, dropped, processed, bad : int
         Images that came; that a newer one replaced before they were looked at; that were answered; that could not be read.
+    rendered : int
+        Images for which depth or PNCC were drawn, because somebody subscribes to them.
     faces : int
         Faces in the last image.
     last_bad : str
@@ -30,6 +32,7 @@ class Statistics:
     dropped: int = 0
     processed: int = 0
     bad: int = 0
+    rendered: int = 0
     faces: int = 0
     last_bad: str = ""
     seconds: dict[str, deque[float]] = field(default_factory=lambda: {stage: deque(maxlen=300) for stage in STAGES})
@@ -49,7 +52,7 @@ class Statistics:
     def values(self) -> dict[str, str]:
         """All of it as text, for the diagnostics."""
         with self.lock:
-            out = {name: str(getattr(self, name)) for name in ("received", "processed", "dropped", "bad", "faces")}
+            out = {name: str(getattr(self, name)) for name in ("received", "processed", "dropped", "bad", "rendered", "faces")}
             out["last_bad_message"] = self.last_bad
             for stage, samples in self.seconds.items():
                 if samples:

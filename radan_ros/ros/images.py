@@ -90,7 +90,7 @@ def image_to_bgr(message: Image) -> NDArray[np.uint8]:
             step=message.step,
             data=message.data,
         )
-    return compat.convert_to_bgr(message, np.ascontiguousarray(view))
+    return compat.convert_to_bgr(message, view)
 
 
 def image_message(header: Header, pixels: NDArray[Any], encoding: str) -> Image:

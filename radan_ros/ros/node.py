@@ -46,6 +46,7 @@ LATCHED = QoSProfile(
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
 DIAGNOSTIC_PERIOD = 1.0  # seconds
+SILENT_REPORTS = 5  # diagnostics with a publisher but without an image from it, until that is said
 
 
 class LatestBox:
@@ -101,6 +102,7 @@ class RadanNode(Node):
         )
         self.statistics = Statistics()
         self._said: set[str] = set()
+        self._silent_reports = 0
         self._info: CameraInfo | None = None
         self._camera: CameraModel | None = None
         self._box = LatestBox()
@@ -124,6 +126,10 @@ class RadanNode(Node):
         self._worker = threading.Thread(target=self._work, name="radan_worker", daemon=True)
         self._worker.start()
         self.get_logger().info(f"waiting for images on {self.resolve_topic_name('image')}")
+
+    def working(self) -> bool:
+        """Whether the worker runs; without it the node would only look alive."""
+        return self._worker.is_alive()
 
     def close(self) -> None:
         """Let the worker finish its image, and stop it."""
@@ -177,8 +183,6 @@ class RadanNode(Node):
                 if time.monotonic() >= next_report:
                     next_report = time.monotonic() + DIAGNOSTIC_PERIOD
                     self._report()
-            except ValueError as e:
-                self._bad(f"{self.resolve_topic_name('image')}: {e}")
             except Exception as e:  # the node outlives whatever one image does to it
                 self._bad(f"{self.resolve_topic_name('image')}: {type(e).__name__}: {e}")
                 self.get_logger().debug(traceback.format_exc())
@@ -187,7 +191,11 @@ class RadanNode(Node):
         header = message.header
         sent = header.stamp.sec + header.stamp.nanosec * 1e-9
         clock = [time.perf_counter()]
-        image = image_to_bgr(message)
+        try:
+            image = image_to_bgr(message)
+        except ValueError as e:
+            self._bad(f"{self.resolve_topic_name('image')}: {e}")
+            return
         size = image.shape[:2]
         tracks = self.follower(image, sent)
         clock.append(time.perf_counter())
@@ -201,6 +209,7 @@ class RadanNode(Node):
         if meshes or depth or pncc:
             vertices = vertices_in_camera([track.face for track, _ in faces], [m for _, m in faces], face_model)
         if depth or pncc:
+            self.statistics.count("rendered")
             rendering = self.renderer.render(mesh_in_image(vertices, camera), size, colour=pncc)
         clock.append(time.perf_counter())
         self._faces.publish(messages.face_array(header, size, face_model, camera.calibrated, faces))
@@ -250,6 +259,12 @@ class RadanNode(Node):
         return CameraModel.from_field_of_view(size, self.settings.field_of_view)
 
     def _report(self) -> None:
+        topic = self.resolve_topic_name("image")
+        if self.statistics.received == 0 and self.count_publishers(topic):
+            self._silent_reports += 1
+            if self._silent_reports >= SILENT_REPORTS:
+                self._once("silent", f"{topic} has a publisher, but no image has come from it: see Troubleshooting in the README "
+                           "(shared memory too small for images, or the camera is paused)", warn=True)  # fmt: skip
         values = self.statistics.values()
         values |= {
             "model": self.model.name,
@@ -275,7 +290,10 @@ class RadanNode(Node):
         if key in self._said or len(self._said) >= 1000:
             return
         self._said.add(key)
-        (self.get_logger().warning if warn else self.get_logger().info)(text)
+        if warn:  # rclpy ties a severity to each line of code that logs
+            self.get_logger().warning(text)
+        else:
+            self.get_logger().info(text)
 
     def _now(self) -> float:
         return float(self.get_clock().now().nanoseconds) * 1e-9
@@ -306,14 +324,15 @@ def main(args: list[str] | None = None) -> int:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
-        while not stop.is_set():
+        while not stop.is_set() and node.working():
             executor.spin_once(timeout_sec=0.2)
+        status = 0 if stop.is_set() else 1
     finally:
         node.close()
         executor.shutdown()
         node.destroy_node()
         rclpy.try_shutdown()
-    return 0
+    return status
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ _PARAMETERS: dict[str, tuple[Any, str, float | None, float | None]] = {
     "threads": (0, "CPU threads of the network; 0 leaves it to the runtime.", 0, 256),
     "detector": ("dlib_hog", f"Face detector: {', '.join(detectors.NAMES)}.", None, None),
     "detector_min_face": (0, "Smallest face to find, pixels; 0: a sixth of the image's height. Costs time quadratically.", 0, 4000),
-    "detector_threshold": (0.0, "Smallest score of a detection, in the detector's scale.", -10.0, 10.0),
+    "detector_threshold": (0.2, "Smallest score of a detection, in the detector's scale (dlib_hog: 0 finds more, of which more are none).", -10.0, 10.0),
     "detection_period": (0.5, "Seconds between detections while faces are followed; 0: every image.", 0.0, 3600.0),
     "max_faces": (10, "Most faces in one image; the least sure are left out.", 1, 1000),
     "image_is_rectified": (False, "The image is rectified: use P of CameraInfo instead of K and D.", None, None),

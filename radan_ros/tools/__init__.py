@@ -1,0 +1,1 @@
+"""Console programs. Thin: what they do is in the library; what they need of ROS is in each program."""

@@ -1,0 +1,261 @@
+"""Frames from a clip, pictures, a webcam or the built-in moving picture, behind one small interface. No ROS."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Frame = NDArray[np.uint8]
+
+PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2"}
+ASTRONAUT = "astronaut"
+
+
+class SourceError(ValueError):
+    """A source that cannot be opened; the text is one line for the user."""
+
+
+class Source(Protocol):
+    """A sequence of frames of one size.
+
+    Attributes
+    ----------
+    name : str
+        What it is, for a progress line.
+    size : tuple of int
+        Height and width of every frame in pixels.
+    fps : float
+        Frames a second that the source was made for.
+    count : int or None
+        Number of frames as far as it is known beforehand (a damaged clip ends earlier); None for a webcam.
+    skipped : int
+        Files that could not be read, so far.
+
+    Iterating yields (height, width, 3) uint8 BGR frames, from the start each time (a webcam goes on).
+    """
+
+    name: str
+    size: tuple[int, int]
+    fps: float
+
+    @property
+    def count(self) -> int | None: ...
+
+    @property
+    def skipped(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Frame]: ...
+
+
+def open_source(text: str) -> Source:
+    """Open a source by what the user typed.
+
+    Parameters
+    ----------
+    text : str
+        A video file (mp4, gif, ...), a picture, a folder of pictures, a webcam (its number, or /dev/video0),
+        or "astronaut": a picture that comes with scikit-image, moved as by a hand-held camera.
+
+    Raises
+    ------
+    SourceError
+        With one line that says what is wrong and with which file.
+    """
+    if text == ASTRONAUT:
+        return Astronaut()
+    path = Path(text).expanduser()
+    if text.isdigit() and not path.exists():
+        return Webcam(int(text))
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file())
+        if not files:
+            raise SourceError(f"{path}: no pictures in this folder ({', '.join(sorted(PICTURE_SUFFIXES))})")
+        return Pictures(files, fps=10.0, name=f"{path} ({len(files)} pictures)")
+    if path.is_char_device():
+        return Webcam(str(path))
+    if not path.exists():
+        raise SourceError(f"{path}: no such file or folder (a number is a webcam, '{ASTRONAUT}' is built in)")
+    if path.suffix.lower() in PICTURE_SUFFIXES:
+        return Pictures([path], fps=30.0, name=str(path))
+    return Clip(path)
+
+
+def letterbox(frame: Frame, size: tuple[int, int]) -> Frame:
+    """Scale a frame to fit `size` (height, width) with its aspect kept, centred, black beside it."""
+    height, width = size
+    if frame.shape[:2] == size:
+        return frame
+    scale = min(height / frame.shape[0], width / frame.shape[1])
+    fitted = (max(1, round(frame.shape[1] * scale)), max(1, round(frame.shape[0] * scale)))
+    small = cv2.resize(frame, fitted, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    result = np.zeros((height, width, 3), np.uint8)
+    top, left = (height - fitted[1]) // 2, (width - fitted[0]) // 2
+    result[top : top + fitted[1], left : left + fitted[0]] = small
+    return result
+
+
+class Pictures:
+    """Pictures in the given order, all letterboxed to the size of the first readable one."""
+
+    def __init__(self, files: list[Path], fps: float, name: str) -> None:
+        self.files, self.fps, self.name = files, fps, name
+        self._unreadable: set[Path] = set()
+        first = next((frame for frame in map(self._read, files) if frame is not None), None)
+        if first is None:
+            what = str(files[0]) if len(files) == 1 else f"{files[0].parent}: none of {len(files)} pictures"
+            raise SourceError(f"{what}: cannot be read as a picture")
+        self.size = (first.shape[0], first.shape[1])
+
+    def _read(self, path: Path) -> Frame | None:
+        try:
+            data = np.fromfile(path, np.uint8)
+            frame = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        except (OSError, cv2.error):
+            frame = None
+        if frame is None:
+            self._unreadable.add(path)
+            return None
+        return np.asarray(frame, np.uint8)
+
+    @property
+    def skipped(self) -> int:
+        """Files found to be unreadable so far."""
+        return len(self._unreadable)
+
+    @property
+    def count(self) -> int | None:
+        """Number of pictures, less those found to be unreadable."""
+        return len(self.files) - len(self._unreadable)
+
+    def __iter__(self) -> Iterator[Frame]:
+        for path in self.files:
+            if path in self._unreadable:
+                continue
+            frame = self._read(path)
+            if frame is not None:
+                yield letterbox(frame, self.size)
+
+
+class Clip:
+    """A video file, or an animated gif."""
+
+    skipped = 0
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.name = path, str(path)
+        capture = self._open()
+        read, frame = capture.read()
+        if not read:
+            raise SourceError(f"{path}: no frame in this file")
+        self.size = (frame.shape[0], frame.shape[1])
+        fps = capture.get(cv2.CAP_PROP_FPS)
+        # Some containers state no rate, or their time base instead (1000 and more).
+        self.fps = float(fps) if math.isfinite(fps) and 0.1 <= fps <= 500 else 30.0
+        frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self.count: int | None = frames if frames > 0 else None
+        capture.release()
+
+    def _open(self) -> cv2.VideoCapture:
+        capture = cv2.VideoCapture(str(self.path))
+        if not capture.isOpened():
+            raise SourceError(f"{self.path}: cannot be read as a video or picture")
+        return capture
+
+    def __iter__(self) -> Iterator[Frame]:
+        capture = self._open()
+        try:
+            while True:
+                read, frame = capture.read()
+                if not read:
+                    return
+                yield letterbox(np.asarray(frame, np.uint8), self.size)
+        finally:
+            capture.release()
+
+
+class Webcam:
+    """A camera of this machine, by number or device file. Goes on until it is unplugged."""
+
+    skipped = 0
+    count: int | None = None
+
+    def __init__(self, device: int | str) -> None:
+        self.name = f"webcam {device}"
+        self._capture = cv2.VideoCapture(device)
+        read, frame = self._capture.read() if self._capture.isOpened() else (False, None)
+        if not read or frame is None:
+            raise SourceError(f"webcam {device}: cannot be opened, or gives no picture (ls /dev/video*; permissions?)")
+        self.size = (frame.shape[0], frame.shape[1])
+        fps = self._capture.get(cv2.CAP_PROP_FPS)
+        self.fps = float(fps) if math.isfinite(fps) and 1 <= fps <= 500 else 30.0
+
+    def __iter__(self) -> Iterator[Frame]:
+        while True:
+            read, frame = self._capture.read()
+            if not read:
+                return
+            yield letterbox(np.asarray(frame, np.uint8), self.size)
+
+
+class Astronaut:
+    """The portrait of Eileen Collins (NASA, public domain; scikit-image carries it) before a moving camera.
+
+    640x480, 30 frames a second, 6 seconds; the same frames each time, and the last leads back to the first, so that a
+    loop has no jump.
+    """
+
+    skipped = 0
+    size = (480, 640)
+    fps = 30.0
+    count: int | None = 180
+    name = "built-in picture (astronaut)"
+
+    _FACE = (222.0, 118.0)
+    _BORDER = 192
+
+    def __init__(self) -> None:
+        try:
+            from skimage import data
+        except ImportError as error:
+            raise SourceError(f"the built-in picture needs scikit-image: pip install scikit-image ({error})") from None
+        self._canvas = _blurred_border(np.ascontiguousarray(data.astronaut()[:, :, ::-1]), self._BORDER)
+
+    @staticmethod
+    def motion(index: int) -> NDArray[np.float64]:
+        """Similarity from pixels of the picture (512x512) to pixels of frame `index`, (2, 3)."""
+        turn = 2 * math.pi * index / 180
+        scale = 1.55 + 0.3 * math.sin(turn - 0.6)
+        angle = math.radians(11 * math.sin(2 * turn))
+        centre = np.array([300 + 70 * math.sin(turn), 215 + 22 * math.sin(2 * turn + 1)])
+        rotation = scale * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+        return np.column_stack([rotation, centre - rotation @ np.array(Astronaut._FACE)])
+
+    def frame(self, index: int) -> Frame:
+        """Frame `index` of the motion, (480, 640, 3) uint8 BGR."""
+        matrix = self.motion(index)
+        matrix[:, 2] -= matrix[:, :2] @ np.array([self._BORDER, self._BORDER])
+        height, width = self.size
+        warped = cv2.warpAffine(
+            self._canvas, matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+        )
+        return np.asarray(warped, np.uint8)
+
+    def __iter__(self) -> Iterator[Frame]:
+        return (self.frame(index) for index in range(180))
+
+
+def _blurred_border(picture: Frame, border: int) -> Frame:
+    """The picture with a strongly blurred reflection around it, and a soft edge between the two."""
+    wide = cv2.copyMakeBorder(picture, border, border, border, border, cv2.BORDER_REFLECT)
+    blurred = cv2.GaussianBlur(wide, (0, 0), 24).astype(np.float32)
+    inside = np.zeros(wide.shape[:2], np.float32)
+    inside[border + 10 : -border - 10, border + 10 : -border - 10] = 1
+    # Within the 10 pixels inside the edge, so that nothing of the sharp reflection shows.
+    weight = cv2.blur(inside, (19, 19))[:, :, None]
+    return np.asarray(np.rint(wide * weight + blurred * (1 - weight)), np.uint8)

@@ -1,0 +1,198 @@
+"""The tests' side of the wire: starts real nodes as processes of their own, and talks to them over DDS."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from ament_index_python.packages import get_package_prefix, get_package_share_directory
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, Image
+from tf2_msgs.msg import TFMessage
+
+from radan_ros.msg import FaceArray, FaceMeshArray, FaceTopology
+
+OUTPUTS = {"faces": FaceArray, "meshes": FaceMeshArray, "depth": Image, "pncc": Image}
+LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+# As in the demo and the launch file: without it a camera image takes the way of UDP fragments, and a best-effort
+# subscriber may never see a whole one.
+for _name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
+    os.environ.setdefault(_name, str(Path(get_package_share_directory("radan_ros")) / "config" / "fastdds.xml"))
+PATIENCE = 30.0  # seconds: how long anything may take on a busy machine before it counts as not coming
+
+
+class Process:
+    """A running radan_node."""
+
+    def __init__(self, *ros_args: str, environment: dict[str, str] | None = None) -> None:
+        executable = Path(get_package_prefix("radan_ros")) / "lib" / "radan_ros" / "radan_node"
+        self._log = tempfile.TemporaryFile("w+")
+        self._process = subprocess.Popen(
+            [str(executable), "--ros-args", *ros_args], stdout=self._log, stderr=subprocess.STDOUT, env=environment
+        )
+
+    def log(self) -> str:
+        """What it has said so far."""
+        self._log.flush()
+        self._log.seek(0)
+        return self._log.read()
+
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self._process.poll() is None
+
+    def wait(self) -> int:
+        """Wait for its end: the exit status."""
+        return self._process.wait(PATIENCE)
+
+    def interrupt(self, number: int = signal.SIGINT) -> tuple[int, float]:
+        """Ctrl-C: the exit status, and the seconds it took to end."""
+        started = time.monotonic()
+        os.kill(self._process.pid, number)
+        return self._process.wait(PATIENCE), time.monotonic() - started
+
+    def kill(self) -> None:
+        """End it whatever it does."""
+        self._process.kill()
+        self._process.wait()
+        self._log.close()
+
+
+@contextlib.contextmanager
+def running_node(*ros_args: str) -> Iterator[Process]:
+    """A radan_node for the length of a with block."""
+    process = Process(*ros_args)
+    try:
+        yield process
+    finally:
+        process.kill()
+
+
+class Client(Node):
+    """Publishes images to a node and collects what it answers, by topic."""
+
+    _starts = 1_000_000
+
+    def __init__(self, prefix: str, image: str = "image", *, reliable: bool = True, outputs: tuple[str, ...] = tuple(OUTPUTS)) -> None:
+        super().__init__(f"client_{time.monotonic_ns()}")
+        self.prefix = prefix
+        self.received: dict[str, list[Any]] = {name: [] for name in (*OUTPUTS, "tf", "diagnostics")}
+        reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
+        self.images = self.create_publisher(Image, image, QoSProfile(depth=5, reliability=reliability))
+        folder = image.rpartition("/")[0]
+        self.infos = self.create_publisher(CameraInfo, f"{folder}/camera_info" if folder else "camera_info", QoSProfile(depth=5))
+        for name in outputs:
+            self.listen(name, OUTPUTS[name], f"{prefix}/{name}")
+        self.listen("tf", TFMessage, "/tf")
+        self.listen("diagnostics", DiagnosticArray, "/diagnostics")
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self)
+        # Every client begins before the last one: a stamp that goes back makes a node forget the faces it followed.
+        Client._starts -= 1000
+        self._stamp = Client._starts
+        self.wait(lambda: self.images.get_subscription_count() > 0 and self.infos.get_subscription_count() > 0, "the node's subscriptions")
+        self.wait(lambda: all(self.count_publishers(f"{prefix}/{name}") for name in outputs), "the node's publishers")
+
+    def listen(self, name: str, kind: Any, topic: str) -> None:
+        """Collect a topic."""
+        self.create_subscription(kind, topic, self.received[name].append, QoSProfile(depth=50))
+
+    def close(self) -> None:
+        """Leave the graph."""
+        self._executor.shutdown()
+        self.destroy_node()
+
+    def wait(self, condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
+        """Spin until a condition holds: its value."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            value = condition()
+            if value:
+                return value
+            self._executor.spin_once(timeout_sec=0.02)
+        raise AssertionError(f"waited {seconds:g} s in vain for {what}")
+
+    def image(self, pixels: np.ndarray, encoding: str = "bgr8", frame: str = "camera_optical_frame") -> Image:
+        """An image message with a stamp of its own."""
+        self._stamp += 1
+        message = Image(height=pixels.shape[0], width=pixels.shape[1], encoding=encoding, step=pixels.nbytes // pixels.shape[0])
+        message.header.frame_id = frame
+        message.header.stamp.sec, message.header.stamp.nanosec = self._stamp, 123456789
+        message.data = np.ascontiguousarray(pixels).tobytes()
+        return message
+
+    def ask(self, message: Image, topics: tuple[str, ...] = ("faces",)) -> dict[str, Any]:
+        """Publish an image until it is answered on all `topics`: the answers, which carry its header.
+
+        A best-effort image may be lost on the way, so that it is sent again; the node answers a repeated stamp as well.
+        """
+        for _ in range(10):
+            self.images.publish(message)
+            with contextlib.suppress(AssertionError):
+                return self.wait(lambda: self._answers(message, topics), "answers", seconds=PATIENCE / 10)
+        raise AssertionError(f"no answers on {topics} to {message.header}")
+
+    def _answers(self, message: Image, topics: tuple[str, ...]) -> dict[str, Any] | None:
+        found = {}
+        for name in topics:
+            same = [m for m in self.received[name] if m.header.stamp == message.header.stamp]
+            if not same:
+                return None
+            found[name] = same[-1]
+        return found
+
+    def topology(self) -> FaceTopology:
+        """The latched topology, subscribed to now."""
+        got: list[FaceTopology] = []
+        subscription = self.create_subscription(FaceTopology, f"{self.prefix}/topology", got.append, LATCHED)
+        try:
+            return self.wait(lambda: got and got[0], "the latched topology")
+        finally:
+            self.destroy_subscription(subscription)
+
+    def diagnostics(self, condition: Callable[[dict[str, str]], bool], what: str) -> dict[str, str]:
+        """The node's own diagnostics, as soon as they satisfy a condition."""
+
+        def newest() -> dict[str, str] | None:
+            for array in reversed(self.received["diagnostics"]):
+                for status in array.status:
+                    if status.name == self.prefix:
+                        values = {v.key: v.value for v in status.values}
+                        return values if condition(values) else None
+            return None
+
+        return self.wait(newest, f"diagnostics with {what}")
+
+
+@contextlib.contextmanager
+def connected(prefix: str, image: str = "image", **options: Any) -> Iterator[Client]:
+    """A client for the length of a with block, in an rclpy context of the test's."""
+    rclpy.init()
+    client = None
+    try:
+        client = Client(prefix, image, **options)
+        yield client
+    finally:
+        if client is not None:
+            client.close()
+        rclpy.shutdown()
+
+
+def pixels_of(message: Image) -> np.ndarray:
+    """The array in one of the node's own pictures."""
+    dtype, channels = {"32FC1": (np.float32, 1), "rgb8": (np.uint8, 3)}[message.encoding]
+    assert message.step == message.width * channels * np.dtype(dtype).itemsize
+    flat = np.frombuffer(message.data, dtype)
+    return flat.reshape((message.height, message.width) if channels == 1 else (message.height, message.width, channels))

@@ -1,0 +1,347 @@
+"""The real node, as a process of its own, over DDS: what it answers to pictures, and what it does with bad ones."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from ros_client import Client, connected, pixels_of, running_node
+
+from radan_ros.msg import FaceArray
+
+ALL = ("faces", "meshes", "depth", "pncc")
+
+
+@pytest.fixture(scope="module")
+def node(small_model: Path) -> Iterator[Any]:
+    """One node for the tests that need no other: it has to outlive all of them."""
+    with running_node("-p", f"model:={small_model}", "-p", "device:=cpu", "-p", "detection_period:=0.0") as process:
+        yield process
+        assert process.alive(), process.log()
+        status, _ = process.interrupt()
+        assert status == 0 and "Traceback" not in process.log(), process.log()
+
+
+@pytest.fixture
+def client(node: Any) -> Iterator[Client]:
+    with connected("/radan") as found:
+        yield found
+
+
+def quaternion_matrix(q: Any) -> np.ndarray:
+    x, y, z, w = q.x, q.y, q.z, q.w
+    return np.array([
+        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+    ])  # fmt: skip
+
+
+def vector(v: Any) -> np.ndarray:
+    return np.array([v.x, v.y, v.z])
+
+
+def check_answer(client: Client, message: Any, answers: dict[str, Any], faces: int) -> None:
+    """All that holds for every answer: header, sizes, units, finite numbers, rotations, one geometry on all topics."""
+    topology = client.topology()
+    array: FaceArray = answers["faces"]
+    for answer in answers.values():
+        assert answer.header == message.header
+    assert (array.height, array.width) == (message.height, message.width)
+    assert (array.model, array.version) == (topology.model, topology.version)
+    assert len(array.faces) == faces == len(answers["meshes"].meshes)
+    assert len({face.id for face in array.faces}) == faces
+    assert answers["meshes"].version == topology.version
+    depth, pncc = pixels_of(answers["depth"]), pixels_of(answers["pncc"])
+    seen = depth[np.isfinite(depth)]
+    assert depth.shape == pncc.shape[:2] == (message.height, message.width)
+    assert (seen > 0).all(), "metres in front, or NaN"
+    assert (pncc[~np.isfinite(depth)] == 0).all()
+    assert np.isfinite(depth).any() == (faces > 0)
+    for face, mesh in zip(array.faces, answers["meshes"].meshes, strict=True):
+        assert face.id == mesh.id >= 0
+        vertices = np.asarray(mesh.vertices, np.float32).reshape(-1, 3)
+        landmarks = np.asarray(face.landmarks).reshape(68, 3)
+        pixels = np.asarray(face.landmarks_px).reshape(68, 2)
+        assert len(vertices) == topology.vertex_count and np.isfinite(vertices).all() and np.isfinite(pixels).all()
+        assert len(face.parameters) == 62 and np.isfinite(face.parameters).all()
+        assert np.allclose(vertices[topology.landmarks], landmarks, atol=1e-4)
+        rotation = quaternion_matrix(face.pose.pose.orientation)
+        assert np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-9) and np.isclose(np.linalg.det(rotation), 1)
+        position = vector(face.pose.pose.position)
+        assert np.allclose(position, landmarks[27], atol=1e-4), "origin at the sellion"
+        assert 0.1 < position[2] < 5, "metres in front of the camera"
+        covariance = np.asarray(face.pose.covariance).reshape(6, 6)
+        assert np.allclose(covariance, covariance.T) and np.linalg.eigvalsh(covariance).min() > 0
+        assert abs(face.yaw) <= np.pi and abs(face.pitch) <= np.pi / 2 and abs(face.roll) <= np.pi
+        left, top, right, bottom = face.box
+        assert np.allclose([left, top, right, bottom], [*pixels.min(0), *pixels.max(0)], atol=1e-3)
+        tf = client.wait(
+            lambda face=face: [
+                t
+                for m in client.received["tf"]
+                for t in m.transforms
+                if t.header == message.header and t.child_frame_id == f"face_{face.id}"
+            ],
+            "the face's transform",
+        )[-1]
+        assert np.allclose(vector(tf.transform.translation), position)
+        assert tf.transform.rotation == face.pose.pose.orientation
+    if faces:  # the z-buffer shows parts of the meshes, nothing else
+        depths = np.concatenate([np.asarray(mesh.vertices, np.float32)[2::3] for mesh in answers["meshes"].meshes])
+        assert depths.min() - 1e-4 <= seen.min() <= seen.max() <= depths.max() + 1e-4
+
+
+def test_a_face_is_answered_on_every_topic(client: Client, astronaut: np.ndarray) -> None:
+    message = client.image(astronaut, frame="head_camera")
+    answers = client.ask(message, ALL)
+    check_answer(client, message, answers, faces=1)
+    left, top, right, bottom = answers["faces"].faces[0].box
+    assert 150 < left < right < 300 and 50 < top < bottom < 250, "where the astronaut's face is"
+    assert not answers["faces"].metric, "no CameraInfo was sent"
+    triangles = np.asarray(client.topology().triangles).reshape(-1, 3)
+    vertices = np.asarray(answers["meshes"].meshes[0].vertices).reshape(-1, 3)
+    a, b, c = (vertices[triangles[:, i]] for i in range(3))
+    normals = np.cross(b - a, c - a)
+    assert (np.sum(normals * a, axis=1) < 0).mean() > 0.7, "counter-clockwise seen from outside: normals to the camera"
+
+
+def test_an_image_without_a_face_is_an_answer(client: Client) -> None:
+    message = client.image(np.full((120, 160, 3), 90, np.uint8))
+    answers = client.ask(message, ALL)
+    check_answer(client, message, answers, faces=0)
+
+
+def test_two_faces_in_one_image(client: Client, astronaut: np.ndarray) -> None:
+    message = client.image(np.concatenate([astronaut, astronaut[:, ::-1]], axis=1))
+    answers = client.ask(message, ALL)
+    check_answer(client, message, answers, faces=2)
+    first, second = (face.box[0] for face in answers["faces"].faces)
+    assert abs(first - second) > 300
+
+
+def encoded(image: np.ndarray, encoding: str) -> np.ndarray:
+    if encoding in ("bgr8", "rgb8", "bgra8", "rgba8"):
+        order = image if encoding.startswith("bgr") else image[..., ::-1]
+        alpha = np.full_like(image[..., :1], 200)
+        return np.concatenate([order, alpha], axis=2) if encoding.endswith("a8") else order
+    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    if encoding == "mono16":
+        return grey.astype(np.uint16) * 257
+    if encoding.startswith("bayer"):
+        pattern = {"rggb": "rggb", "bggr": "bggr", "gbrg": "gbrg", "grbg": "grbg"}[encoding[6:10]]
+        out = np.zeros(grey.shape, np.uint8)
+        for i, colour in enumerate(pattern):
+            y, x = divmod(i, 2)
+            out[y::2, x::2] = image[y::2, x::2, "bgr".index(colour)]
+        return out
+    return grey
+
+
+@pytest.mark.parametrize("encoding", ["rgb8", "mono8", "bgra8", "rgba8", "mono16", "bayer_rggb8", "bayer_gbrg8"])
+def test_encodings_show_the_same_face(client: Client, astronaut: np.ndarray, encoding: str) -> None:
+    reference = client.ask(client.image(astronaut))["faces"].faces
+    message = client.image(encoded(astronaut, encoding), encoding)
+    found = client.ask(message)["faces"].faces
+    assert len(found) == len(reference) == 1
+    distance = np.abs(np.asarray(found[0].landmarks_px) - np.asarray(reference[0].landmarks_px))
+    assert distance.max() < 12, "dlib's boxes move a little with the colours"
+
+
+def test_padded_rows_are_read_by_step(client: Client, astronaut: np.ndarray) -> None:
+    plain = client.ask(client.image(astronaut))["faces"].faces[0]
+    padded = np.zeros((512, 512 * 3 + 64), np.uint8)
+    padded[:, : 512 * 3] = astronaut.reshape(512, -1)
+    message = client.image(astronaut)
+    message.step, message.data = padded.shape[1], padded.tobytes()
+    assert np.array_equal(client.ask(message)["faces"].faces[0].landmarks_px, plain.landmarks_px)
+
+
+def test_a_best_effort_camera_is_heard(node: Any, astronaut: np.ndarray) -> None:
+    with connected("/radan", reliable=False) as client:
+        assert len(client.ask(client.image(astronaut))["faces"].faces) == 1
+
+
+def test_a_late_subscriber_gets_the_topology(client: Client, small_face: Any) -> None:
+    topology = client.topology()
+    assert topology.version == small_face.version and topology.vertex_count == len(small_face.mean)
+    assert np.array_equal(np.asarray(topology.triangles).reshape(-1, 3), small_face.triangles)
+    assert np.array_equal(topology.landmarks, small_face.landmarks)
+    assert len(topology.pncc_code) == 3 * topology.vertex_count
+
+
+def test_bad_images_are_counted_and_named_and_the_node_lives_on(node: Any, client: Client, astronaut: np.ndarray) -> None:
+    good = client.image(astronaut)
+
+    def broken(**fields: Any) -> Any:
+        message = client.image(astronaut)
+        for name, value in fields.items():
+            setattr(message, name, value)
+        return message
+
+    cases = {
+        "data holds 1000 bytes": broken(data=good.data[:1000]),
+        "step is 100 bytes": broken(step=100),
+        "encoding 'fancy' is not supported": broken(encoding="fancy"),
+        "encoding '32FC1' is not supported": broken(encoding="32FC1"),
+        "the image is empty": broken(width=0, height=0, step=0, data=b""),
+        "data holds 0 bytes": broken(data=b""),
+    }
+    before = int(client.diagnostics(lambda v: True, "anything")["bad"])
+    for count, (words, message) in enumerate(cases.items(), start=1):
+        client.images.publish(message)
+        values = client.diagnostics(lambda v, n=before + count: int(v["bad"]) >= n, f"{words} counted")
+        assert words in values["last_bad_message"] and "/image" in values["last_bad_message"]
+        assert words in node.log()
+    assert len(client.ask(client.image(astronaut))["faces"].faces) == 1
+
+
+def test_a_twenty_megapixel_image_is_answered(client: Client, astronaut: np.ndarray) -> None:
+    large = cv2.resize(astronaut, (4480, 4480))
+    answer = client.ask(client.image(large))["faces"]
+    assert len(answer.faces) == 1 and answer.width == 4480
+
+
+def test_a_one_pixel_image_is_answered(client: Client) -> None:
+    assert client.ask(client.image(np.zeros((1, 1, 3), np.uint8)))["faces"].faces == []
+
+
+def test_nothing_is_drawn_unless_somebody_looks(small_model: Path, astronaut: np.ndarray) -> None:
+    with running_node("-r", "__ns:=/quiet", "-p", f"model:={small_model}"):
+        with connected("/quiet/radan", "/quiet/image", outputs=("faces",)) as client:
+            for _ in range(3):
+                client.ask(client.image(astronaut))
+            values = client.diagnostics(lambda v: int(v["processed"]) >= 3, "three images")
+            assert values["rendered"] == "0"
+            client.wait(lambda: client.received["tf"], "TF, which is always published")
+        with connected("/quiet/radan", "/quiet/image", outputs=("faces", "depth")) as client:
+            client.ask(client.image(astronaut), ("faces", "depth"))
+            client.diagnostics(lambda v: int(v["rendered"]) >= 1, "a drawn image")
+
+
+def test_the_newest_image_wins_and_the_others_are_counted(small_model: Path, astronaut: np.ndarray) -> None:
+    slow = ("-p", "detection_period:=0.0", "-p", "detector_min_face:=25")
+    with running_node("-r", "__ns:=/busy", "-p", f"model:={small_model}", *slow):
+        with connected("/busy/radan", "/busy/image", outputs=("faces",)) as client:
+            client.ask(client.image(astronaut))
+            messages = [client.image(astronaut) for _ in range(20)]
+            for message in messages:
+                client.images.publish(message)
+                client.wait(lambda: True, "nothing")
+            client.wait(lambda: client._answers(messages[-1], ("faces",)), "the newest image's answer")
+            values = client.diagnostics(
+                lambda v: int(v["received"]) == int(v["processed"]) + int(v["dropped"]) and int(v["processed"]) > 1, "a sum"
+            )
+            assert int(values["dropped"]) > 0, "twenty images at once are more than it can do"
+
+
+def camera_info(width: int, height: int, focal: float) -> Any:
+    from sensor_msgs.msg import CameraInfo
+
+    k = [focal, 0.0, width / 2, 0.0, focal, height / 2, 0.0, 0.0, 1.0]
+    return CameraInfo(width=width, height=height, distortion_model="plumb_bob", d=[0.0] * 5, k=k, p=[*k[:3], 0.0, *k[3:6], 0.0, *k[6:], 0.0])
+
+
+def test_camera_info_makes_the_pose_metric_and_zeros_are_refused(small_model: Path, astronaut: np.ndarray) -> None:
+    with running_node("-p", f"model:={small_model}", "-r", "__node:=metric", "-r", "image:=/cam/image_raw", "-r", "camera_info:=/cam/camera_info") as process:
+        with connected("/metric", "/cam/image_raw", outputs=("faces",)) as client:
+            assumed = client.ask(client.image(astronaut))["faces"]
+            assert not assumed.metric and "assuming a field of view" in process.log()
+            client.infos.publish(camera_info(512, 512, 0.0))
+            values = client.diagnostics(lambda v: int(v["bad"]) >= 1, "the refused CameraInfo")
+            assert "not calibrated" in values["last_bad_message"] and "/cam/camera_info" in values["last_bad_message"]
+            distances = []
+            for focal in (500.0, 1000.0):
+                client.infos.publish(camera_info(512, 512, focal))
+                client.wait(lambda f=focal: f"focal length {f:.1f}" in process.log() or focal != 500, "the accepted CameraInfo")
+                answer = client.wait(
+                    lambda f=focal: (a := client.ask(client.image(astronaut))["faces"]).metric and a, "a metric answer"
+                )
+                if distances:  # the second calibration replaces the first within an image or two
+                    answer = client.wait(
+                        lambda: (a := client.ask(client.image(astronaut))["faces"]).faces[0].pose.pose.position.z > 1.5 * distances[0] and a,
+                        "the second calibration",
+                    )
+                distances.append(answer.faces[0].pose.pose.position.z)
+            assert np.isclose(distances[1] / distances[0], 2, rtol=0.05), "twice the focal length, twice as far"
+            client.infos.publish(camera_info(64, 64, 500.0))
+            client.wait(lambda: not client.ask(client.image(astronaut))["faces"].metric, "CameraInfo of another size to be left out")
+            assert "CameraInfo is for 64x64" in process.log()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_cleanly_on_a_signal_under_load(small_model: Path, astronaut: np.ndarray, number: int) -> None:
+    with running_node("-p", f"model:={small_model}", "-r", "__ns:=/ending", "-p", "detection_period:=0.0") as process:
+        with connected("/ending/radan", "/ending/image") as client:
+            client.ask(client.image(astronaut), ALL)
+            for _ in range(5):
+                client.images.publish(client.image(astronaut))
+            status, seconds = process.interrupt(number)
+            assert status == 0 and seconds < 2, process.log()
+            assert "Traceback" not in process.log() and "rror" not in process.log(), process.log()
+
+
+def start_fails(*ros_args: str) -> str:
+    with running_node(*ros_args) as process:
+        assert process.wait() == 1
+        log = process.log()
+    assert "cannot start" in log and "Traceback" not in log, log
+    return log
+
+
+def test_models_that_cannot_be_opened_end_it_with_one_line(small_model: Path, tmp_path: Path) -> None:
+    assert "does not exist" in start_fails("-p", "model:=/nowhere")
+    shutil.copytree(small_model, tmp_path / "m")
+    (tmp_path / "m" / "network.bin").unlink()
+    assert "network" in start_fails("-p", f"model:={tmp_path / 'm'}")
+    shutil.rmtree(tmp_path / "m")
+    shutil.copytree(small_model, tmp_path / "m")
+    face = tmp_path / "m" / "face_model.npz"
+    face.write_bytes(face.read_bytes()[:3000])
+    assert "face_model.npz" in start_fails("-p", f"model:={tmp_path / 'm'}")
+
+
+def test_a_checkpoint_of_another_network_is_told(small_model: Path, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="writing a checkpoint needs torch")
+    shutil.copytree(small_model, tmp_path / "m")
+    torch.save({"state_dict": {"layer.weight": torch.zeros(3, 3)}}, tmp_path / "m" / "other.pth")
+    yaml = tmp_path / "m" / "model.yaml"
+    yaml.write_text(yaml.read_text().replace("network.xml", "other.pth"))
+    assert "other.pth" in start_fails("-p", f"model:={tmp_path / 'm'}")
+
+
+@pytest.mark.parametrize(
+    ("parameter", "word"),
+    [
+        ("detection_period:=-1.0", "detection_period"),
+        ("max_faces:=0", "max_faces"),
+        ("detector:=magic", "magic"),
+        ("device:=toaster", "toaster"),
+        ("detector_min_face:=10", "min_face"),
+        ("max_faces:=many", "max_faces"),
+    ],
+)
+def test_wrong_parameters_end_it_with_their_name(small_model: Path, parameter: str, word: str) -> None:
+    assert word in start_fails("-p", f"model:={small_model}", "-p", parameter)
+
+
+def test_a_trained_network_follows_two_faces_of_a_real_picture(shared: Path, model_folder_v2: Path) -> None:
+    picture = cv2.imread(str(shared / "images" / "test1.jpg"))
+    with np.load(shared / "expected" / "3ddfa_v1_test1.npz") as file:
+        expected = [file[f"face{i}_landmarks68"][:2].T for i in (1, 0)]
+    with running_node("-p", f"model:={model_folder_v2}", "-r", "__node:=real"), connected("/real") as client:
+        for _ in range(3):
+            message = client.image(picture)
+            answers = client.ask(message, ALL)
+            check_answer(client, message, answers, faces=2)
+            faces = sorted(answers["faces"].faces, key=lambda face: face.box[0])
+            for face, points in zip(faces, expected, strict=True):
+                distance = np.linalg.norm(np.asarray(face.landmarks_px).reshape(68, 2) - points, axis=1)
+                assert distance.mean() < 0.03 * np.ptp(points[:, 1]), "within 3 % of the face of the reference"
+        assert {face.id for face in faces} == {0, 1}

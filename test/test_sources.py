@@ -1,0 +1,118 @@
+"""Sources: what a user may type, frames of one size, and one clear line for what cannot be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from radan_ros.tools.sources import Astronaut, SourceError, letterbox, open_source
+
+
+def _write_picture(path: Path, height: int, width: int, colour: tuple[int, int, int]) -> None:
+    assert cv2.imwrite(str(path), np.full((height, width, 3), colour, np.uint8))
+
+
+def test_a_folder_is_sorted_and_all_its_frames_have_the_size_of_the_first(tmp_path: Path) -> None:
+    _write_picture(tmp_path / "b.png", 50, 100, (0, 255, 0))
+    _write_picture(tmp_path / "a.png", 40, 60, (255, 0, 0))
+    (tmp_path / "notes.txt").write_text("not a picture")
+    source = open_source(str(tmp_path))
+    first, second = source
+    assert source.size == (40, 60) and source.count == 2
+    assert first.shape == second.shape == (40, 60, 3)
+    assert (first == (255, 0, 0)).all()
+    # 100x50 into 60x40 is 60x30 with 5 black rows above and below: nothing is stretched.
+    assert (second[:5] == 0).all() and (second[35:] == 0).all() and (second[5:35] == (0, 255, 0)).all()
+
+
+def test_an_unreadable_picture_of_a_folder_is_skipped_and_counted(tmp_path: Path) -> None:
+    (tmp_path / "0.jpg").write_bytes(b"\xff\xd8 not a jpeg")
+    (tmp_path / "1.jpg").write_bytes(b"")
+    _write_picture(tmp_path / "2.jpg", 30, 30, (9, 9, 9))
+    (tmp_path / "3.jpg").write_bytes(b"GIF89a")
+    source = open_source(str(tmp_path))
+    assert len(list(source)) == 1
+    assert source.skipped == 3 and source.count == 1
+
+
+def test_a_picture_with_orientation_and_one_with_transparency_become_bgr(tmp_path: Path) -> None:
+    rgba = np.zeros((20, 10, 4), np.uint8)
+    rgba[..., 2:] = 255
+    cv2.imwrite(str(tmp_path / "x.png"), rgba)
+    (frame,) = open_source(str(tmp_path / "x.png"))
+    assert frame.shape == (20, 10, 3) and frame.dtype == np.uint8 and (frame == (0, 0, 255)).all()
+
+
+def test_a_clip_can_be_played_twice_and_gives_what_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 12.0, (64, 48))
+    levels = [20, 90, 160, 230]
+    for level in levels:
+        writer.write(np.full((48, 64, 3), level, np.uint8))
+    writer.release()
+    source = open_source(str(path))
+    assert source.size == (48, 64) and source.fps == pytest.approx(12) and source.count == 4
+    for _ in range(2):
+        assert [round(float(frame.mean()), -1) for frame in source] == levels
+
+
+def test_the_gif_and_the_clips_beside_the_checkout_open(shared: Path) -> None:
+    gif = open_source(str(shared / "video" / "head-pose-face-detection-male.gif"))
+    frames = list(gif)
+    assert gif.size == (270, 480) and len(frames) == gif.count == 62
+    assert 10 < gif.fps < 15
+    # It moves, and no frame is a partial update that was not composed.
+    assert all(np.abs(a.astype(int) - b).mean() < 40 for a, b in zip(frames, frames[1:], strict=False))
+    assert np.abs(frames[0].astype(int) - frames[30]).mean() > 1
+    clip = open_source(str(shared / "video" / "d20.mp4"))
+    assert clip.size == (480, 480) and clip.fps == pytest.approx(25)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("missing.mp4", None, "no such file"),
+        ("text.mp4", b"hello", "cannot be read as a video"),
+        ("empty.mp4", b"", "cannot be read as a video"),
+        ("broken.png", b"\x89PNG\r\n\x1a\n", "cannot be read as a picture"),
+    ],
+)
+def test_what_cannot_be_read_is_named_in_one_line(tmp_path: Path, name: str, content: bytes | None, says: str) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SourceError, match=says) as caught:
+        open_source(str(path))
+    assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_empty_folder_and_a_webcam_that_is_not_there_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no pictures"):
+        open_source(str(tmp_path))
+    with pytest.raises(SourceError, match="webcam 97"):
+        open_source("97")
+
+
+def test_letterbox_keeps_a_frame_of_the_right_size() -> None:
+    frame = np.zeros((10, 20, 3), np.uint8)
+    assert letterbox(frame, (10, 20)) is frame
+
+
+def test_the_built_in_motion_is_smooth_repeatable_and_closed() -> None:
+    source = Astronaut()
+    frames = list(source)
+    assert len(frames) == source.count == 180
+    assert all(frame.shape == (480, 640, 3) for frame in frames)
+    assert (frames[7] == Astronaut().frame(7)).all()
+    # The face's place: no step of more than 6 pixels, also from the last frame to the first; and it does go places.
+    centre = np.array([*Astronaut._FACE, 1.0])
+    path = np.array([Astronaut.motion(index % 180) @ centre for index in range(181)])
+    assert np.linalg.norm(np.diff(path, axis=0), axis=1).max() < 6
+    assert np.ptp(path, axis=0).min() > 30
+    # Its neighbourhood stays in the picture, and no border is black.
+    assert path.min(axis=0)[0] > 150 and path.max(axis=0)[0] < 490
+    edges = np.stack([np.concatenate([f[0], f[-1], f[:, 0], f[:, -1]]) for f in frames[::20]])
+    assert (edges[:, : 2 * 640].max(axis=2) == 0).mean() < 0.05
