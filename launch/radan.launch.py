@@ -3,11 +3,13 @@
 import os
 
 from ament_index_python.packages import get_package_share_directory
-from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
+from launch import LaunchContext, LaunchDescription
+
+PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 SHARE = get_package_share_directory("radan_ros")
 
 
@@ -25,10 +27,11 @@ def start_node(context: LaunchContext) -> list[Node]:
     if value("assumed_field_of_view"):
         chosen["assumed_field_of_view"] = float(value("assumed_field_of_view"))
     parameters.append(chosen | {"use_sim_time": value("use_sim_time").lower() in ("true", "1")})
-    # A profile that the user has set is the user's choice.
+    # A profile that the user has set is the user's choice. Kilted renamed the variable, and warns of the old name.
     profile = {}
-    if value("fastdds_profile") and not os.environ.get("FASTRTPS_DEFAULT_PROFILES_FILE") and not os.environ.get("FASTDDS_DEFAULT_PROFILES_FILE"):
-        profile = {name: value("fastdds_profile") for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")}
+    if value("fastdds_profile") and not any(name in os.environ for name in PROFILE_VARIABLES):
+        before_kilted = os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy")
+        profile = {PROFILE_VARIABLES[0 if before_kilted else 1]: value("fastdds_profile")}
     return [
         Node(
             package="radan_ros",
@@ -58,10 +61,15 @@ def generate_launch_description() -> LaunchDescription:
             argument("name", "radan", "Name of the node: its outputs are under it."),
             argument("model", "", "Model folder; empty: as the configuration says."),
             argument("device", "", "auto, cpu, cuda or cuda:<i>; empty: as the configuration says."),
-            argument("assumed_field_of_view", "", "Degrees, used without CameraInfo; empty: as the configuration says."),
+            argument(
+                "assumed_field_of_view", "", "Degrees, used without CameraInfo; empty: as the configuration says."
+            ),
             argument("config", os.path.join(SHARE, "config", "radan.yaml"), "Parameter file."),
-            argument("fastdds_profile", os.path.join(SHARE, "config", "fastdds.xml"),
-                     "Fast DDS profile for images in shared memory; empty: none. One set in the environment wins."),  # fmt: skip
+            argument(
+                "fastdds_profile",
+                os.path.join(SHARE, "config", "fastdds.xml"),
+                "Fast DDS profile for images in shared memory; empty: none. One set in the environment wins.",
+            ),  # fmt: skip
             argument("use_sim_time", "false", "Clock of a simulation or a bag."),
             argument("log_level", "info", "debug, info, warn or error."),
             OpaqueFunction(function=start_node),

@@ -1,4 +1,4 @@
-"""Dense 3D faces from camera images: mesh, 68 landmarks, metric head pose, depth and PNCC (RADAN, Zhou et al., FG 2021).
+"""Dense 3D faces from camera images: mesh, landmarks, metric head pose, depth, PNCC (RADAN, Zhou et al., FG 2021).
 
 The whole library in three lines::
 

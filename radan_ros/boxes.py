@@ -80,7 +80,9 @@ def crop(image: NDArray[np.uint8], roi: ArrayLike, size: int = CROP_SIZE) -> NDA
     import cv2
 
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    warped = cv2.warpAffine(image, crop_to_image(roi, size)[:2], (size, size), flags=flags, borderMode=cv2.BORDER_CONSTANT)
+    warped = cv2.warpAffine(
+        image, crop_to_image(roi, size)[:2], (size, size), flags=flags, borderMode=cv2.BORDER_CONSTANT
+    )
     return np.asarray(warped, np.uint8)
 
 
@@ -139,6 +141,8 @@ def read_bbox_file(path: str) -> list[NDArray[np.float32]]:
         except ValueError:
             raise ValueError(f"{path}: line {number} is not 'index left top right bottom'") from None
         if not (right > left and bottom > top):
-            raise ValueError(f"{path}: line {number}: the box is empty (left {left}, top {top}, right {right}, bottom {bottom})")
+            raise ValueError(
+                f"{path}: line {number}: the box is empty (left {left}, top {top}, right {right}, bottom {bottom})"
+            )
         boxes.append(np.array([left, top, right, bottom], np.float32))
     return boxes

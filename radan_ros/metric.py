@@ -61,13 +61,17 @@ def metric_face(face: Face, face_model: FaceModel, camera: CameraModel) -> Metri
     points = face_model.landmark_points(face.coefficients[None])[0]
     in_head = to_head_frame(points, points[SELLION], face_model.unit)
     weak = decompose_camera(face.camera)
-    guess = WeakPerspective(weak.scale / face_model.unit, head_rotation(weak.rotation), face.landmarks[SELLION].astype(np.float64))
+    guess = WeakPerspective(
+        weak.scale / face_model.unit, head_rotation(weak.rotation), face.landmarks[SELLION].astype(np.float64)
+    )
     size = float(np.sqrt(np.prod(face.box[2:] - face.box[:2])))
     pose = perspective_fit(in_head, face.landmarks[:, :2], camera, guess, pixel_sigma=_LANDMARK_SIGMA * size)
     return MetricFace(pose, (in_head @ pose.rotation.T + pose.translation).astype(np.float32))
 
 
-def vertices_in_camera(faces: Sequence[Face], metric: Sequence[MetricFace], face_model: FaceModel) -> NDArray[np.float32]:
+def vertices_in_camera(
+    faces: Sequence[Face], metric: Sequence[MetricFace], face_model: FaceModel
+) -> NDArray[np.float32]:
     """Dense meshes in the camera frame.
 
     Returns

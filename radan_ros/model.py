@@ -121,7 +121,9 @@ def open_model(folder: str | Path | None = None, *, device: str = "auto", thread
     configs = sorted((root / "configs").glob("*.yml"))
     if configs:
         return _open_3ddfa_v2(root, configs, device, threads)
-    raise ValueError(f"{root} is no model folder: it has neither model.yaml, configs/*.yml (3DDFA_V2) nor train.configs/ (3DDFA)")
+    raise ValueError(
+        f"{root} is no model folder: it has neither model.yaml, configs/*.yml (3DDFA_V2) nor train.configs/ (3DDFA)"
+    )
 
 
 def _open_native(root: Path, device: str, threads: int | None) -> Model:
@@ -161,10 +163,14 @@ def _open_3ddfa_v2(root: Path, configs: list[Path], device: str, threads: int | 
 def _open_3ddfa(root: Path, device: str, threads: int | None) -> Model:
     from radan_ros.networks import open_network
 
-    checkpoints = sorted(p for p in (root / "models").glob("*") if p.name.endswith((".pth", ".pth.tar", ".onnx", ".xml")))
+    checkpoints = sorted(
+        p for p in (root / "models").glob("*") if p.name.endswith((".pth", ".pth.tar", ".onnx", ".xml"))
+    )
     if len(checkpoints) != 1:
         found = ", ".join(p.name for p in checkpoints) or "none"
-        raise ValueError(f"{root / 'models'}: one checkpoint (.pth, .pth.tar, .onnx, .xml) is needed there; found: {found}")
+        raise ValueError(
+            f"{root / 'models'}: one checkpoint (.pth, .pth.tar, .onnx, .xml) is needed there; found: {found}"
+        )
     return Model(
         checkpoints[0].name.split(".")[0],
         open_network(checkpoints[0], device=device, threads=threads),

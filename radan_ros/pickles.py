@@ -42,5 +42,14 @@ def load_arrays(path: str | Path) -> Any:
     with open(path, "rb") as file:
         try:
             return _ArrayUnpickler(file, encoding="latin1").load()
-        except (pickle.UnpicklingError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, ImportError) as e:
+        except (
+            pickle.UnpicklingError,
+            EOFError,
+            ValueError,
+            KeyError,
+            IndexError,
+            TypeError,
+            AttributeError,
+            ImportError,
+        ) as e:
             raise ValueError(f"{path}: not a pickle of NumPy arrays: {e}") from None

@@ -16,7 +16,9 @@ from radan_ros.model import Model
 # point (x, y, z, 1) of that frame to centres from 0, y down, third axis away from the viewer.
 _CROP_FROM_NETWORK = np.array([[1, 0, 0, -1], [0, -1, 0, boxes.CROP_SIZE], [0, 0, -1, 0], [0, 0, 0, 1]], np.float64)
 # 3DDFA's code undoes it as y = 121 - y and leaves x, one pixel of the crop off.
-_CROP_FROM_NETWORK_REFERENCE = np.array([[1, 0, 0, 0], [0, -1, 0, boxes.CROP_SIZE + 1], [0, 0, -1, 0], [0, 0, 0, 1]], np.float64)
+_CROP_FROM_NETWORK_REFERENCE = np.array(
+    [[1, 0, 0, 0], [0, -1, 0, boxes.CROP_SIZE + 1], [0, 0, -1, 0], [0, 0, 0, 1]], np.float64
+)
 
 
 class Pipeline:
@@ -36,7 +38,9 @@ class Pipeline:
         self.detector = detector
         self.compat = compat
 
-    def __call__(self, image: NDArray[np.uint8], face_boxes: ArrayLike | None = None, *, two_step: bool = False) -> list[Face]:
+    def __call__(
+        self, image: NDArray[np.uint8], face_boxes: ArrayLike | None = None, *, two_step: bool = False
+    ) -> list[Face]:
         """Reconstruct the faces of an image.
 
         Parameters
@@ -77,7 +81,9 @@ class Pipeline:
             faces = self.regress(image, squares, [face.score for face in faces])
         return faces
 
-    def regress(self, image: NDArray[np.uint8], rois: Sequence[ArrayLike], scores: Sequence[float] | None = None) -> list[Face]:
+    def regress(
+        self, image: NDArray[np.uint8], rois: Sequence[ArrayLike], scores: Sequence[float] | None = None
+    ) -> list[Face]:
         """Crop squares, run the network once on all of them, and place the answers in the image.
 
         Parameters
@@ -94,7 +100,11 @@ class Pipeline:
         list of Face
         """
         given = [float("nan")] * len(rois) if scores is None else list(scores)
-        kept = [(np.asarray(roi, np.float32), s) for roi, s in zip(rois, given, strict=True) if boxes.usable(roi, image.shape[:2])]
+        kept = [
+            (np.asarray(roi, np.float32), s)
+            for roi, s in zip(rois, given, strict=True)
+            if boxes.usable(roi, image.shape[:2])
+        ]
         if not kept:
             return []
         take = boxes.crop_reference if self.compat else boxes.crop

@@ -81,7 +81,8 @@ def euler_from_rotation(rotation: ArrayLike) -> tuple[float, float, float]:
     """Yaw, pitch, roll of a head rotation against a head that faces the camera.
 
     Intrinsic z-y-x angles about the head's own axes: yaw > 0 turned to the subject's left, pitch > 0 nose down,
-    roll > 0 tilted to the subject's right shoulder. At pitch = +-90 degrees only yaw -+ roll is defined: roll is 0 there.
+    roll > 0 tilted to the subject's right shoulder. At pitch = +-90 degrees only
+    yaw -+ roll is defined: roll is 0 there.
 
     Parameters
     ----------
@@ -125,7 +126,11 @@ def reference_euler(camera: ArrayLike) -> tuple[float, float, float]:
         return float(np.copysign(np.pi / 2, r3[0])), float(np.arctan2(r1[1], r1[2])), 0.0
     yaw = np.arcsin(r3[0])
     cosine = np.cos(yaw)
-    return float(yaw), float(np.arctan2(r3[1] / cosine, r3[2] / cosine)), float(np.arctan2(r2[0] / cosine, r1[0] / cosine))
+    return (
+        float(yaw),
+        float(np.arctan2(r3[1] / cosine, r3[2] / cosine)),
+        float(np.arctan2(r2[0] / cosine, r1[0] / cosine)),
+    )
 
 
 def quaternion_from_rotation(rotation: ArrayLike) -> tuple[float, float, float, float]:
@@ -202,20 +207,20 @@ def perspective_fit(
     rotation_vector, _ = cv2.Rodrigues(start[0])
     translation = start[1].reshape(3, 1)
     criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 50, 1e-10)
-    rotation_vector, translation = cv2.solvePnPRefineLM(model, rays, identity, none, rotation_vector, translation, criteria)
+    rotation_vector, fitted = cv2.solvePnPRefineLM(model, rays, identity, none, rotation_vector, translation, criteria)
     rotation, _ = cv2.Rodrigues(rotation_vector)
-    translation = np.asarray(translation, np.float64).reshape(3)
-    in_camera = model @ rotation.T + translation
+    position = np.asarray(fitted, np.float64).reshape(3)
+    in_camera = model @ rotation.T + position
     if not np.isfinite(in_camera).all() or in_camera[:, 2].min() <= 0:
         raise ValueError("the perspective fit did not end in front of the camera")
     projected = in_camera[:, :2] / in_camera[:, 2:]
     residual = focal * float(np.sqrt(np.mean(np.sum((projected - rays) ** 2, axis=1))))
-    jacobian = _pose_jacobian(in_camera, translation)
+    jacobian = _pose_jacobian(in_camera, position)
     sigma = max(residual, pixel_sigma) / focal
-    covariance = sigma**2 * np.linalg.inv(jacobian.T @ jacobian)
-    along = np.concatenate([translation, np.zeros(3)])
+    covariance = np.asarray(sigma**2 * np.linalg.inv(jacobian.T @ jacobian), np.float64)
+    along = np.concatenate([position, np.zeros(3)])
     covariance += size_spread**2 * np.outer(along, along)
-    return HeadPose(np.asarray(rotation, np.float64), translation, covariance, residual)
+    return HeadPose(np.asarray(rotation, np.float64), position, covariance, residual)
 
 
 def _perspective_start(
@@ -242,7 +247,9 @@ def _pose_jacobian(in_camera: NDArray[np.float64], translation: NDArray[np.float
     """Derivative of x / z, y / z by translation and by a small rotation about the fixed axes at the origin, (2N, 6)."""
     x, y, z = in_camera.T
     zero = np.zeros_like(z)
-    by_point = np.stack([np.stack([1 / z, zero, -x / z**2], axis=1), np.stack([zero, 1 / z, -y / z**2], axis=1)], axis=1)
+    by_point = np.stack(
+        [np.stack([1 / z, zero, -x / z**2], axis=1), np.stack([zero, 1 / z, -y / z**2], axis=1)], axis=1
+    )
     arm = in_camera - translation
     # d(rotation p) = omega x p = -[p]_x omega
     skew = np.zeros((len(arm), 3, 3))

@@ -83,7 +83,9 @@ class Follower:
         if len(faces) != len(followed):  # an answer that was not finite: rare enough to start over
             self.tracks = []
             return []
-        self.tracks = _without_duplicates([Track(t.id, face, t.misses) for (t, _), face in zip(followed, faces, strict=True)])
+        self.tracks = _without_duplicates(
+            [Track(t.id, face, t.misses) for (t, _), face in zip(followed, faces, strict=True)]
+        )
         return self.tracks
 
     def _match(self, image: NDArray[np.uint8]) -> None:

@@ -87,7 +87,7 @@ def astronaut() -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def small_model(small_face: FaceModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder in our format that needs no reference data: a network of constant answer, a frontal half ellipsoid.
+    """A model folder in our format without reference data: a network of constant answer, a frontal half ellipsoid.
 
     The network is a real MobileNet with random weights whose last layer is zero, exported as users export theirs.
     """

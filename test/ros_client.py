@@ -16,20 +16,22 @@ import numpy as np
 import rclpy
 from ament_index_python.packages import get_package_prefix, get_package_share_directory
 from diagnostic_msgs.msg import DiagnosticArray
+from radan_ros.msg import FaceArray, FaceMeshArray, FaceTopology
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from tf2_msgs.msg import TFMessage
 
-from radan_ros.msg import FaceArray, FaceMeshArray, FaceTopology
+from radan_ros.tools.demo import profile_variable
 
 OUTPUTS = {"faces": FaceArray, "meshes": FaceMeshArray, "depth": Image, "pncc": Image}
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 # As in the demo and the launch file: without it a camera image takes the way of UDP fragments, and a best-effort
 # subscriber may never see a whole one.
-for _name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
-    os.environ.setdefault(_name, str(Path(get_package_share_directory("radan_ros")) / "config" / "fastdds.xml"))
+os.environ.setdefault(
+    profile_variable(), str(Path(get_package_share_directory("radan_ros")) / "config" / "fastdds.xml")
+)
 PATIENCE = 30.0  # seconds: how long anything may take on a busy machine before it counts as not coming
 
 
@@ -85,14 +87,18 @@ class Client(Node):
 
     _starts = 1_000_000
 
-    def __init__(self, prefix: str, image: str = "image", *, reliable: bool = True, outputs: tuple[str, ...] = tuple(OUTPUTS)) -> None:
+    def __init__(
+        self, prefix: str, image: str = "image", *, reliable: bool = True, outputs: tuple[str, ...] = tuple(OUTPUTS)
+    ) -> None:
         super().__init__(f"client_{time.monotonic_ns()}")
         self.prefix = prefix
         self.received: dict[str, list[Any]] = {name: [] for name in (*OUTPUTS, "tf", "diagnostics")}
         reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
         self.images = self.create_publisher(Image, image, QoSProfile(depth=5, reliability=reliability))
         folder = image.rpartition("/")[0]
-        self.infos = self.create_publisher(CameraInfo, f"{folder}/camera_info" if folder else "camera_info", QoSProfile(depth=5))
+        self.infos = self.create_publisher(
+            CameraInfo, f"{folder}/camera_info" if folder else "camera_info", QoSProfile(depth=5)
+        )
         for name in outputs:
             self.listen(name, OUTPUTS[name], f"{prefix}/{name}")
         self.listen("tf", TFMessage, "/tf")
@@ -102,7 +108,10 @@ class Client(Node):
         # Every client begins before the last one: a stamp that goes back makes a node forget the faces it followed.
         Client._starts -= 1000
         self._stamp = Client._starts
-        self.wait(lambda: self.images.get_subscription_count() > 0 and self.infos.get_subscription_count() > 0, "the node's subscriptions")
+        self.wait(
+            lambda: self.images.get_subscription_count() > 0 and self.infos.get_subscription_count() > 0,
+            "the node's subscriptions",
+        )
         self.wait(lambda: all(self.count_publishers(f"{prefix}/{name}") for name in outputs), "the node's publishers")
 
     def listen(self, name: str, kind: Any, topic: str) -> None:
@@ -127,7 +136,9 @@ class Client(Node):
     def image(self, pixels: np.ndarray, encoding: str = "bgr8", frame: str = "camera_optical_frame") -> Image:
         """An image message with a stamp of its own."""
         self._stamp += 1
-        message = Image(height=pixels.shape[0], width=pixels.shape[1], encoding=encoding, step=pixels.nbytes // pixels.shape[0])
+        message = Image(
+            height=pixels.shape[0], width=pixels.shape[1], encoding=encoding, step=pixels.nbytes // pixels.shape[0]
+        )
         message.header.frame_id = frame
         message.header.stamp.sec, message.header.stamp.nanosec = self._stamp, 123456789
         message.data = np.ascontiguousarray(pixels).tobytes()

@@ -44,11 +44,14 @@ def test_squares_have_equal_sides_and_follow_translation() -> None:
     square = boxes.square_from_landmarks(points)
     assert np.isclose(square[2] - square[0], np.ptp(points, axis=0).max() * np.sqrt(2), rtol=1e-5)
     middle = boxes.crop_to_image(square) @ [59.5, 59.5, 1]
-    assert np.allclose(middle[:2], (points.min(0) + points.max(0)) / 2, atol=1e-4), "the crop's middle is the points' middle"
+    assert np.allclose(middle[:2], (points.min(0) + points.max(0)) / 2, atol=1e-4), (
+        "the crop's middle is the points' middle"
+    )
 
 
 @pytest.mark.parametrize(
-    "roi", [(np.nan, 0, 10, 10), (0, 0, 3, 3), (700, 0, 800, 100), (0, -200, 100, -50), (0, 0, 1e6, 1e6), (50, 50, 10, 10)]
+    "roi",
+    [(np.nan, 0, 10, 10), (0, 0, 3, 3), (700, 0, 800, 100), (0, -200, 100, -50), (0, 0, 1e6, 1e6), (50, 50, 10, 10)],
 )
 def test_boxes_that_cannot_be_cropped_are_told(roi: tuple[float, ...]) -> None:
     assert not boxes.usable(roi, (480, 640))

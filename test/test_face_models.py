@@ -17,7 +17,11 @@ def test_landmarks_are_the_dense_vertices_at_their_indices(small_face: FaceModel
     coefficients = np.random.default_rng(0).normal(size=(3, 50))
     dense = small_face.vertices(coefficients)
     assert np.allclose(dense[:, small_face.landmarks], small_face.landmark_points(coefficients), atol=1e-3)
-    by_hand = small_face.mean + small_face.shape_basis @ coefficients[1, :40] + small_face.expression_basis @ coefficients[1, 40:]
+    by_hand = (
+        small_face.mean
+        + small_face.shape_basis @ coefficients[1, :40]
+        + small_face.expression_basis @ coefficients[1, 40:]
+    )
     assert np.allclose(dense[1], by_hand, atol=1e-3)
 
 

@@ -26,7 +26,9 @@ def trained(shared: Path, model_folder: Path) -> Model:
     """The real checkpoint with 3DDFA's dense face model."""
     v2 = shared / "models" / "3ddfa_v2"
     network = open_network(v2 / "weights" / "mb05_120x120.pth", device="cpu")
-    return Model("mb05", network, read_whitening(v2 / "configs" / "param_mean_std_62d_120x120.pkl"), read_3ddfa(model_folder))
+    return Model(
+        "mb05", network, read_whitening(v2 / "configs" / "param_mean_std_62d_120x120.pkl"), read_3ddfa(model_folder)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,9 @@ def expected(shared: Path) -> dict[str, np.ndarray]:
         return dict(file)
 
 
-def test_compat_mode_reproduces_the_reference(trained: Model, picture: np.ndarray, expected: dict[str, np.ndarray]) -> None:
+def test_compat_mode_reproduces_the_reference(
+    trained: Model, picture: np.ndarray, expected: dict[str, np.ndarray]
+) -> None:
     pipeline = Pipeline(trained, compat=True)
     faces = pipeline(picture, [expected["face0_box"], expected["face1_box"]])
     vertices = pipeline.vertices(faces)
@@ -81,7 +85,9 @@ def test_landmarks_move_with_the_picture(trained: Model, picture: np.ndarray, ex
     assert np.abs(moved.landmarks - face.landmarks - [30, 40, 0]).max() < 0.05
 
 
-def test_two_step_crops_around_the_first_answer(trained: Model, picture: np.ndarray, expected: dict[str, np.ndarray]) -> None:
+def test_two_step_crops_around_the_first_answer(
+    trained: Model, picture: np.ndarray, expected: dict[str, np.ndarray]
+) -> None:
     pipeline = Pipeline(trained)
     box = expected["face0_box"]
     [one] = pipeline(picture, [box])
@@ -92,16 +98,25 @@ def test_two_step_crops_around_the_first_answer(trained: Model, picture: np.ndar
     assert np.allclose(again.landmarks, two.landmarks, atol=1e-2), "parameters and crop belong together"
 
 
-def test_a_batch_answers_as_its_faces_one_by_one(trained: Model, picture: np.ndarray, expected: dict[str, np.ndarray]) -> None:
+def test_a_batch_answers_as_its_faces_one_by_one(
+    trained: Model, picture: np.ndarray, expected: dict[str, np.ndarray]
+) -> None:
     pipeline = Pipeline(trained)
     given = [expected["face0_box"], expected["face1_box"], expected["face0_box"] + 4]
     together = pipeline(picture, given)
     for box, face in zip(given, together, strict=True):
         assert np.abs(pipeline(picture, [box])[0].landmarks - face.landmarks).max() < 0.05
-    assert np.abs(pipeline.vertices(together)[:, trained.face_model.landmarks] - np.stack([f.landmarks for f in together])).max() < 0.05
+    assert (
+        np.abs(
+            pipeline.vertices(together)[:, trained.face_model.landmarks] - np.stack([f.landmarks for f in together])
+        ).max()
+        < 0.05
+    )
 
 
-def test_metric_mesh_projects_onto_the_landmarks(trained: Model, picture: np.ndarray, expected: dict[str, np.ndarray]) -> None:
+def test_metric_mesh_projects_onto_the_landmarks(
+    trained: Model, picture: np.ndarray, expected: dict[str, np.ndarray]
+) -> None:
     pipeline = Pipeline(trained)
     faces = pipeline(picture, [expected["face0_box"], expected["face1_box"]])
     camera = CameraModel.from_field_of_view(picture.shape[:2], np.deg2rad(60))
@@ -159,7 +174,14 @@ def test_the_network_frame_is_placed_upright_and_centred(frontal: Model) -> None
 
 
 @pytest.mark.parametrize(
-    "image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8), "x.jpg"]
+    "image",
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((4, 4, 3)),
+        np.zeros((0, 4, 3), np.uint8),
+        "x.jpg",
+    ],
 )
 def test_wrong_images_are_refused(frontal: Model, image: object) -> None:
     with pytest.raises(ValueError, match="image"):
@@ -211,13 +233,17 @@ def test_a_face_that_detections_no_longer_confirm_is_dropped(frontal: Model) -> 
 
 
 def test_two_tracks_on_one_face_become_one_and_max_faces_holds(frontal: Model) -> None:
-    near = [Detection(np.array([200 + 300 * d, 150, 300 + 300 * d, 250], np.float32), 1.0 - d) for d in (0.0, 0.05, 1.0)]
+    near = [
+        Detection(np.array([200 + 300 * d, 150, 300 + 300 * d, 250], np.float32), 1.0 - d) for d in (0.0, 0.05, 1.0)
+    ]
     image = np.zeros((480, 640, 3), np.uint8)
     assert len(Follower(Pipeline(frontal, Script([near])))(image, 0.0)) == 2
     assert len(Follower(Pipeline(frontal, Script([near])), max_faces=1)(image, 0.0)) == 1
 
 
-def test_model_folders_open_in_both_layouts(shared: Path, model_folder: Path, model_folder_v2: Path, tmp_path: Path) -> None:
+def test_model_folders_open_in_both_layouts(
+    shared: Path, model_folder: Path, model_folder_v2: Path, tmp_path: Path
+) -> None:
     second = open_model(model_folder_v2, device="cpu")
     assert second.name == "mb05_120x120" and len(second.face_model.mean) == 38365
     shutil.copytree(model_folder, tmp_path / "v1")
@@ -230,7 +256,9 @@ def test_model_folders_open_in_both_layouts(shared: Path, model_folder: Path, mo
     assert second.network(crops).shape == (1, 62)
 
 
-@pytest.mark.parametrize("lost", ["weights/mb05_120x120.pth", "configs/param_mean_std_62d_120x120.pkl", "configs/tri.pkl"])
+@pytest.mark.parametrize(
+    "lost", ["weights/mb05_120x120.pth", "configs/param_mean_std_62d_120x120.pkl", "configs/tri.pkl"]
+)
 @pytest.mark.parametrize("damage", ["missing", "truncated"])
 def test_damaged_model_folders_are_named(model_folder_v2: Path, tmp_path: Path, lost: str, damage: str) -> None:
     shutil.copytree(model_folder_v2, tmp_path / "m")

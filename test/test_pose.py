@@ -129,4 +129,6 @@ def test_uncertain_geometry_is_refused(small_face: FaceModel) -> None:
     camera = CameraModel.from_field_of_view((480, 640), 1.0)
     points = np.zeros((68, 3))
     with pytest.raises(ValueError, match="camera|singular|front"):
-        pose.perspective_fit(points, np.full((68, 2), np.nan), camera, pose.WeakPerspective(100, np.eye(3), np.zeros(3)))
+        pose.perspective_fit(
+            points, np.full((68, 2), np.nan), camera, pose.WeakPerspective(100, np.eye(3), np.zeros(3))
+        )

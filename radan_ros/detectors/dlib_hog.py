@@ -1,4 +1,4 @@
-"""dlib's frontal face detector: histograms of oriented gradients and a linear classifier (King, 2015; Dalal, Triggs, 2005)."""
+"""dlib's frontal face detector: histograms of oriented gradients, a linear classifier (King, 2015)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ class DlibHogDetector:
         try:
             import dlib
         except ImportError:
-            raise ImportError("the detector dlib_hog needs dlib: pip install dlib-bin (or dlib, which compiles)") from None
+            raise ImportError(
+                "the detector dlib_hog needs dlib: pip install dlib-bin (or dlib, which compiles)"
+            ) from None
         if min_face is not None and min_face < 20:
             raise ValueError(f"min_face is {min_face}: dlib_hog cannot find faces under 20 pixels")
         self._detector = dlib.get_frontal_face_detector()
@@ -40,6 +42,8 @@ class DlibHogDetector:
         rectangles, scores, _ = self._detector.run(cv2.cvtColor(scaled, cv2.COLOR_BGR2RGB), 0, self._threshold)
         sx, sy = image.shape[1] / scaled.shape[1], image.shape[0] / scaled.shape[0]
         return [
-            Detection(np.array([r.left() * sx, r.top() * sy, r.right() * sx, r.bottom() * sy], np.float32), float(score))
+            Detection(
+                np.array([r.left() * sx, r.top() * sy, r.right() * sx, r.bottom() * sy], np.float32), float(score)
+            )
             for r, score in sorted(zip(rectangles, scores, strict=True), key=lambda pair: -pair[1])
         ]

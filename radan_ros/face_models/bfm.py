@@ -105,7 +105,12 @@ def _face_model(
 
 def _wound_outwards(points: NDArray[np.float32], triangles: NDArray[np.int32]) -> NDArray[np.int32]:
     """Turn all triangles over when most of their normals point away from where the face looks (+z)."""
-    if triangles.ndim != 2 or triangles.shape[1] != 3 or triangles.min(initial=0) < 0 or triangles.max(initial=0) >= len(points):
+    if (
+        triangles.ndim != 2
+        or triangles.shape[1] != 3
+        or triangles.min(initial=0) < 0
+        or triangles.max(initial=0) >= len(points)
+    ):
         return triangles  # FaceModel says what is wrong
     a, b, c = (points[triangles[:, i]].astype(np.float64) for i in range(3))
     if np.cross(b - a, c - a)[:, 2].sum() < 0:

@@ -58,7 +58,11 @@ class FaceModel:
         ):
             if array.shape != expected:
                 raise ValueError(f"face model {self.name}: {what} has shape {array.shape}, not {expected}")
-        for what, array in (("mean", self.mean), ("shape_basis", self.shape_basis), ("expression_basis", self.expression_basis)):
+        for what, array in (
+            ("mean", self.mean),
+            ("shape_basis", self.shape_basis),
+            ("expression_basis", self.expression_basis),
+        ):
             if not np.isfinite(array).all():
                 raise ValueError(f"face model {self.name}: {what} is not finite")
         for what, indices in (("triangles", self.triangles), ("landmarks", self.landmarks)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,10 +22,12 @@ _ARRAYS = {
 
 
 def write_face_model(path: str | Path, model: FaceModel) -> None:
-    """Write a face model as one compressed ``.npz``: arrays named as the attributes of `FaceModel`, and a format number."""
+    """Write a face model as one compressed ``.npz``: arrays named as the attributes of `FaceModel`, a format number."""
     arrays = {name: getattr(model, name) for name in _ARRAYS}
     with open(path, "wb") as file:
-        np.savez_compressed(file, format=np.int64(FORMAT), name=np.str_(model.name), unit=np.float64(model.unit), **arrays)
+        np.savez_compressed(
+            file, format=np.int64(FORMAT), name=np.str_(model.name), unit=np.float64(model.unit), **arrays
+        )
 
 
 def read_face_model(path: str | Path) -> FaceModel:
@@ -44,7 +47,7 @@ def read_face_model(path: str | Path) -> FaceModel:
             missing = [name for name in (*_ARRAYS, "name", "unit") if name not in file]
             if missing:
                 raise ValueError(f"lacks {', '.join(missing)}")
-            arrays = {name: np.ascontiguousarray(file[name], dtype) for name, dtype in _ARRAYS.items()}
+            arrays: dict[str, Any] = {name: np.ascontiguousarray(file[name], dtype) for name, dtype in _ARRAYS.items()}
             return FaceModel(name=str(file["name"]), unit=float(file["unit"]), **arrays)
     except (ValueError, zipfile.BadZipFile, EOFError, AttributeError, TypeError) as e:
         raise ValueError(f"{path}: {e}") from None

@@ -50,12 +50,16 @@ def _convert_without_cv_bridge(encoding: str, pixels: NDArray[Any]) -> NDArray[n
         from rosbags.image import ImageError, image_to_cvimage
     except ImportError:
         raise ImportError(
-            f"encoding '{encoding}' needs cv_bridge (ROS package cv_bridge) or rosbags-image (pip install rosbags-image)"
+            f"encoding '{encoding}' needs the ROS package cv_bridge, or rosbags-image (pip install rosbags-image)"
         ) from None
     # It takes rows without padding, and anything with the fields of the message.
     height, width = pixels.shape[:2]
     plain = SimpleNamespace(
-        height=height, width=width, encoding=encoding, is_bigendian=sys.byteorder == "big", data=np.ascontiguousarray(pixels)
+        height=height,
+        width=width,
+        encoding=encoding,
+        is_bigendian=sys.byteorder == "big",
+        data=np.ascontiguousarray(pixels),
     )
     try:
         return np.asarray(image_to_cvimage(plain, "bgr8"))

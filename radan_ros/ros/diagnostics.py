@@ -9,7 +9,17 @@ from dataclasses import dataclass, field
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-STAGES = ("transport", "detection_and_network", "metric", "rendering", "publishing", "total")
+# From the header's stamp to the node, in the box, the work in its order, and from the stamp to the published faces.
+STAGES = (
+    "transport",
+    "waiting",
+    "detection_and_network",
+    "metric",
+    "publishing_faces",
+    "rendering",
+    "publishing_pictures",
+    "stamp_to_faces",
+)
 
 
 @dataclass
@@ -19,7 +29,8 @@ class Statistics:
     Attributes
     ----------
     received, dropped, processed, bad : int
-        Images that came; that a newer one replaced before they were looked at; that were answered; that could not be read.
+        Images that came; that a newer one replaced before they were looked at; that were answered;
+        messages that could not be used.
     rendered : int
         Images for which depth or PNCC were drawn, because somebody subscribes to them.
     faces : int
@@ -52,7 +63,10 @@ class Statistics:
     def values(self) -> dict[str, str]:
         """All of it as text, for the diagnostics."""
         with self.lock:
-            out = {name: str(getattr(self, name)) for name in ("received", "processed", "dropped", "bad", "rendered", "faces")}
+            out = {
+                name: str(getattr(self, name))
+                for name in ("received", "processed", "dropped", "bad", "rendered", "faces")
+            }
             out["last_bad_message"] = self.last_bad
             for stage, samples in self.seconds.items():
                 if samples:
@@ -61,7 +75,9 @@ class Statistics:
         return out
 
 
-def diagnostic_array(stamp: object, name: str, hardware_id: str, level: bytes, summary: str, values: dict[str, str]) -> DiagnosticArray:
+def diagnostic_array(
+    stamp: object, name: str, hardware_id: str, level: bytes, summary: str, values: dict[str, str]
+) -> DiagnosticArray:
     """One status as a diagnostics message."""
     status = DiagnosticStatus(level=level, name=name, message=summary, hardware_id=hardware_id)
     status.values = [KeyValue(key=key, value=value) for key, value in values.items()]

@@ -57,7 +57,9 @@ def image_view(message: Image) -> NDArray[Any]:
     data = np.frombuffer(message.data, np.uint8)
     needed = step * (height - 1) + row  # the last row may lack its padding
     if len(data) < needed:
-        raise ValueError(f"data holds {len(data)} bytes, but {width}x{height} {encoding} with step {step} takes {needed}")
+        raise ValueError(
+            f"data holds {len(data)} bytes, but {width}x{height} {encoding} with step {step} takes {needed}"
+        )
     order = ">" if message.is_bigendian else "<"
     dtype = np.dtype(f"{order}u2") if depth == 2 else np.dtype(np.uint8)
     shape: tuple[int, ...] = (height, width) if channels == 1 else (height, width, channels)
@@ -108,7 +110,9 @@ def image_message(header: Header, pixels: NDArray[Any], encoding: str) -> Image:
     message = Image(header=header, height=pixels.shape[0], width=pixels.shape[1], encoding=encoding)
     message.is_bigendian = int(sys.byteorder == "big")
     message.step = pixels.nbytes // max(1, pixels.shape[0])
-    message.data = flat_array("B", pixels.view(np.uint8) if pixels.flags.c_contiguous else np.ascontiguousarray(pixels).view(np.uint8))
+    message.data = flat_array(
+        "B", pixels.view(np.uint8) if pixels.flags.c_contiguous else np.ascontiguousarray(pixels).view(np.uint8)
+    )
     return message
 
 

