@@ -16,11 +16,11 @@ from typing import Any
 import cv2
 import numpy as np
 import rclpy
+from radan_ros.msg import FaceArray, FaceMeshArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
-from radan_ros.msg import FaceArray, FaceMeshArray
 from radan_ros.tools.demo import Process, set_environment
 from radan_ros.tools.sources import open_source
 
@@ -59,8 +59,19 @@ def measure(model: str, path: Path, everything: bool, seconds: float, folder: Pa
             executor.spin_once(timeout_sec=0.05)
 
     try:
-        with Process("radan_node", "radan_ros.ros.node", ["--ros-args", "-p", f"model:={model}"], folder / "n.log") as radan:
-            arguments = [str(path), "--loop", "--rate", str(RATE), "--wait-for-subscribers", "1", "--wait-timeout", "90"]
+        with Process(
+            "radan_node", "radan_ros.ros.node", ["--ros-args", "-p", f"model:={model}"], folder / "n.log"
+        ) as radan:
+            arguments = [
+                str(path),
+                "--loop",
+                "--rate",
+                str(RATE),
+                "--wait-for-subscribers",
+                "1",
+                "--wait-timeout",
+                "90",
+            ]
             with Process("play", "radan_ros.tools.play", arguments, folder / "p.log"):
                 deadline = time.monotonic() + 90
                 while not latencies and time.monotonic() < deadline and radan.running:

@@ -31,6 +31,8 @@ class Statistics:
     received, dropped, processed, bad : int
         Images that came; that a newer one replaced before they were looked at; that were answered;
         messages that could not be used.
+    lost : int
+        Images that the camera sent and the node never saw: Fast DDS keeps the newest for it, and loses fragments.
     rendered : int
         Images for which depth or PNCC were drawn, because somebody subscribes to them.
     faces : int
@@ -43,16 +45,17 @@ class Statistics:
     dropped: int = 0
     processed: int = 0
     bad: int = 0
+    lost: int = 0
     rendered: int = 0
     faces: int = 0
     last_bad: str = ""
     seconds: dict[str, deque[float]] = field(default_factory=lambda: {stage: deque(maxlen=300) for stage in STAGES})
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def count(self, name: str) -> None:
-        """Add one to a counter."""
+    def count(self, name: str, number: int = 1) -> None:
+        """Add to a counter."""
         with self.lock:
-            setattr(self, name, getattr(self, name) + 1)
+            setattr(self, name, getattr(self, name) + number)
 
     def bad_message(self, reason: str) -> None:
         """Count a message that could not be used, and keep why."""
@@ -65,7 +68,7 @@ class Statistics:
         with self.lock:
             out = {
                 name: str(getattr(self, name))
-                for name in ("received", "processed", "dropped", "bad", "rendered", "faces")
+                for name in ("received", "processed", "dropped", "lost", "bad", "rendered", "faces")
             }
             out["last_bad_message"] = self.last_bad
             for stage, samples in self.seconds.items():

@@ -105,6 +105,8 @@ class RadanNode(Node):
         self.statistics = Statistics()
         self._said: set[str] = set()
         self._silent_reports = 0
+        self._last_number: int | None = None
+        self._one_camera = True
         self._info: CameraInfo | None = None
         self._camera: CameraModel | None = None
         self._box = LatestBox()
@@ -160,8 +162,13 @@ class RadanNode(Node):
 
     # Executor thread: take messages in, nothing else.
 
-    def _on_image(self, message: Image) -> None:
+    def _on_image(self, message: Image, info: dict[str, Any]) -> None:
         self.statistics.count("received")
+        # Humble does not tell the number; two cameras on one topic count each for itself.
+        number = info.get("publication_sequence_number")
+        if number is not None and self._last_number is not None and self._one_camera:
+            self.statistics.count("lost", max(0, number - self._last_number - 1))
+        self._last_number = number
         self._once(
             "first image",
             f"first image: {message.width}x{message.height} {message.encoding} in {message.header.frame_id!r}",
@@ -275,6 +282,7 @@ class RadanNode(Node):
 
     def _report(self) -> None:
         topic = self.resolve_topic_name("image")
+        self._one_camera = self.count_publishers(topic) <= 1
         if self.statistics.received == 0 and self.count_publishers(topic):
             self._silent_reports += 1
             if self._silent_reports >= SILENT_REPORTS:
