@@ -111,10 +111,8 @@ def main() -> int:
             for everything in (False, True):
                 r = measure(str(Path(options.model).resolve()), path, everything, options.seconds, Path(folder))
                 what = "all outputs" if everything else "faces and TF"
-                print(
-                    f"| {size[0]}x{size[1]} | {what} | {r['rate']:.1f} | {r['p50']:.1f} | {r['p99']:.1f} | {r['cores']:.2f} |",
-                    flush=True,
-                )
+                figures = f"{r['rate']:.1f} | {r['p50']:.1f} | {r['p99']:.1f} | {r['cores']:.2f}"
+                print(f"| {size[0]}x{size[1]} | {what} | {figures} |", flush=True)
     rclpy.try_shutdown()
     return 0
 
