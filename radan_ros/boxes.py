@@ -27,7 +27,7 @@ def square_from_detection(box: ArrayLike) -> NDArray[np.float32]:
     """
     left, top, right, bottom = np.asarray(box, np.float64)
     size = (right - left + bottom - top) / 2
-    side = int(size * 1.58)
+    side = np.floor(size * 1.58)
     x, y = (left + right) / 2, (top + bottom) / 2 + size * 0.14
     return np.array([x - side / 2, y - side / 2, x + side / 2, y + side / 2], np.float32)
 
@@ -140,7 +140,7 @@ def read_bbox_file(path: str) -> list[NDArray[np.float32]]:
             _, left, top, right, bottom = (float(v) for v in fields)
         except ValueError:
             raise ValueError(f"{path}: line {number} is not 'index left top right bottom'") from None
-        if not (right > left and bottom > top):
+        if not (np.isfinite([left, top, right, bottom]).all() and right > left and bottom > top):
             raise ValueError(
                 f"{path}: line {number}: the box is empty (left {left}, top {top}, right {right}, bottom {bottom})"
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -112,7 +113,7 @@ class CameraModel:
         Parameters
         ----------
         points : (N, 3) array_like
-            Metres. Points with z <= 0 have no image: NaN.
+            Metres. Points with z <= 0, and beyond what the lens model can bend into the image, have none: NaN.
 
         Returns
         -------
@@ -159,11 +160,27 @@ class CameraModel:
             rays = undistort(points, self.matrix, self.distortion, R=np.eye(3), P=np.eye(3), criteria=criteria)
         return np.asarray(rays, np.float64).reshape(-1, 2)
 
+    @cached_property
+    def _widest(self) -> float:
+        """Radius x / z up to which the lens model is one to one: beyond, it folds points back into the image."""
+        radius = np.linspace(0, 20, 4001)
+        if self.distortion_model == "equidistant":
+            theta = np.arctan(radius)
+            k1, k2, k3, k4 = self.distortion
+            image = theta * (1 + k1 * theta**2 + k2 * theta**4 + k3 * theta**6 + k4 * theta**8)
+        else:
+            k1, k2, _, _, k3, k4, k5, k6 = np.resize(np.append(self.distortion, np.zeros(8)), 8)
+            r2 = radius**2
+            image = radius * (1 + r2 * (k1 + r2 * (k2 + r2 * k3))) / (1 + r2 * (k4 + r2 * (k5 + r2 * k6)))
+        falls = np.flatnonzero(np.diff(image) <= 0)
+        return float(radius[falls[0]]) if len(falls) else np.inf
+
     def _distort(self, rays: NDArray[Any]) -> NDArray[np.float64]:
         import cv2
 
         points = np.ascontiguousarray(rays, np.float64)
-        valid = np.isfinite(points).all(axis=1)
+        with np.errstate(invalid="ignore"):
+            valid = np.hypot(points[:, 0], points[:, 1]) < self._widest  # false for NaN
         out = np.full_like(points, np.nan)
         if valid.any():
             zero, identity = np.zeros(3), np.eye(3)

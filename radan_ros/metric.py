@@ -24,6 +24,8 @@ SELLION = 27  # landmark at the origin of the head frame (REP-155)
 # Assumed error of a landmark relative to the face box: about the mean error of this family of networks on
 # photographs (NME 3 to 4 %), halved since the errors of 68 landmarks are only in part common to all.
 _LANDMARK_SIGMA = 0.02
+# Relative spread of the distance: of adult heads, and of the focal length where a field of view is assumed.
+_SIZE_SPREAD, _FOCAL_SPREAD = 0.04, 0.5
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,10 @@ def metric_face(face: Face, face_model: FaceModel, camera: CameraModel) -> Metri
         weak.scale / face_model.unit, head_rotation(weak.rotation), face.landmarks[SELLION].astype(np.float64)
     )
     size = float(np.sqrt(np.prod(face.box[2:] - face.box[:2])))
-    pose = perspective_fit(in_head, face.landmarks[:, :2], camera, guess, pixel_sigma=_LANDMARK_SIGMA * size)
+    spread = _SIZE_SPREAD if camera.calibrated else _FOCAL_SPREAD
+    pose = perspective_fit(
+        in_head, face.landmarks[:, :2], camera, guess, pixel_sigma=_LANDMARK_SIGMA * size, size_spread=spread
+    )
     return MetricFace(pose, (in_head @ pose.rotation.T + pose.translation).astype(np.float32))
 
 

@@ -77,6 +77,12 @@ def decompose_camera(camera: ArrayLike) -> WeakPerspective:
     return WeakPerspective(scale, rotation, matrix[:, 3].copy())
 
 
+def consistency(camera: ArrayLike) -> float:
+    """How near a (3, 4) weak-perspective camera is to a scaled rotation: smaller over larger singular value, 0 .. 1."""
+    singular = np.linalg.svd(np.asarray(camera, np.float64)[:2, :3], compute_uv=False)
+    return float(singular[1] / singular[0]) if singular[0] > 0 else 0.0
+
+
 def euler_from_rotation(rotation: ArrayLike) -> tuple[float, float, float]:
     """Yaw, pitch, roll of a head rotation against a head that faces the camera.
 
@@ -194,7 +200,7 @@ def perspective_fit(
     Raises
     ------
     ValueError
-        When the fit does not end in front of the camera.
+        When the fit fails, or does not end in front of the camera.
     """
     import cv2
 
@@ -207,7 +213,12 @@ def perspective_fit(
     rotation_vector, _ = cv2.Rodrigues(start[0])
     translation = start[1].reshape(3, 1)
     criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 50, 1e-10)
-    rotation_vector, fitted = cv2.solvePnPRefineLM(model, rays, identity, none, rotation_vector, translation, criteria)
+    try:
+        rotation_vector, fitted = cv2.solvePnPRefineLM(
+            model, rays, identity, none, rotation_vector, translation, criteria
+        )
+    except cv2.error as e:
+        raise ValueError(f"the perspective fit failed: {' '.join(str(e).split())}") from None
     rotation, _ = cv2.Rodrigues(rotation_vector)
     position = np.asarray(fitted, np.float64).reshape(3)
     in_camera = model @ rotation.T + position
@@ -217,7 +228,10 @@ def perspective_fit(
     residual = focal * float(np.sqrt(np.mean(np.sum((projected - rays) ** 2, axis=1))))
     jacobian = _pose_jacobian(in_camera, position)
     sigma = max(residual, pixel_sigma) / focal
-    covariance = np.asarray(sigma**2 * np.linalg.inv(jacobian.T @ jacobian), np.float64)
+    try:
+        covariance = np.asarray(sigma**2 * np.linalg.inv(jacobian.T @ jacobian), np.float64)
+    except np.linalg.LinAlgError:
+        raise ValueError("the landmarks do not determine a pose: they lie in a line") from None
     along = np.concatenate([position, np.zeros(3)])
     covariance += size_spread**2 * np.outer(along, along)
     return HeadPose(np.asarray(rotation, np.float64), position, covariance, residual)

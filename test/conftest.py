@@ -80,8 +80,7 @@ def frontal_parameters(face_model: FaceModel) -> np.ndarray:
 @pytest.fixture(scope="session")
 def astronaut() -> np.ndarray:
     """scikit-image's public-domain portrait, 512x512 BGR, one face."""
-    from skimage import data
-
+    data = pytest.importorskip("skimage.data", reason="the picture comes with scikit-image")
     return np.ascontiguousarray(data.astronaut()[..., ::-1])
 
 

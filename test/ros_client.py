@@ -173,6 +173,11 @@ class Client(Node):
         finally:
             self.destroy_subscription(subscription)
 
+    def status(self) -> bytes:
+        """Level of the node's newest diagnostics."""
+        found = [s for array in self.received["diagnostics"] for s in array.status if s.name == self.prefix]
+        return found[-1].level
+
     def diagnostics(self, condition: Callable[[dict[str, str]], bool], what: str) -> dict[str, str]:
         """The node's own diagnostics, as soon as they satisfy a condition."""
 

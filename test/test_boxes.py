@@ -67,7 +67,12 @@ def test_iou_of_known_boxes() -> None:
 def test_bbox_files_read_and_damage_is_named(tmp_path: Path, shared: Path) -> None:
     found = boxes.read_bbox_file(str(shared / "images" / "emma_input.jpg.bbox"))
     assert [list(box) for box in found][0] == [317, 382, 815, 1036] and len(found) == 3
-    for text, words in (("1\n1 2 3\n", "line 2"), ("1\n1 a b c d\n", "line 2"), ("1\n1 50 50 10 90\n", "empty")):
+    for text, words in (
+        ("1\n1 2 3\n", "line 2"),
+        ("1\n1 a b c d\n", "line 2"),
+        ("1\n1 50 50 10 90\n", "empty"),
+        ("1\n1 0 0 inf inf\n", "line 2"),
+    ):
         (tmp_path / "x.bbox").write_text(text)
         with pytest.raises(ValueError, match=f"x.bbox.*{words}"):
             boxes.read_bbox_file(str(tmp_path / "x.bbox"))

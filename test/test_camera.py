@@ -43,6 +43,16 @@ def test_points_behind_the_camera_have_no_pixel() -> None:
         assert np.isnan(pixels[:2]).all() and np.allclose(pixels[2], [320, 235], atol=1e-3)
 
 
+def test_points_far_outside_are_not_folded_back_into_the_image() -> None:
+    name, d = "plumb_bob", [-0.28, 0.0, 0.0, 0.0, 0.0]
+    camera = CameraModel.from_calibration((480, 640), K, d, name)
+    x = np.linspace(0, 5, 200)
+    pixels = camera.project(np.stack([x, 0 * x, np.ones_like(x)], axis=1))[:, 0]
+    seen = np.isfinite(pixels)
+    assert seen[:30].all() and not seen[-1], "radial growth ends at sqrt(1 / (3 * 0.28)) = 1.09"
+    assert abs(x[seen].max() - 1.09) < 0.05 and (np.diff(pixels[seen]) > 0).all()
+
+
 def test_a_rectified_image_uses_p_and_no_distortion() -> None:
     p = [400.0, 0, 300, 0, 0, 400, 200, 0, 0, 0, 1, 0]
     camera = CameraModel.from_calibration((480, 640), K, LENSES["plumb_bob"][1], "plumb_bob", p, rectified=True)

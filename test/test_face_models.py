@@ -39,12 +39,16 @@ def _arrays(model: FaceModel) -> dict:
     return {name: getattr(model, name) for name in names}
 
 
-@pytest.mark.parametrize("damage", ["truncated", "text", "missing", "shape", "indices", "nan"])
+@pytest.mark.parametrize("damage", ["truncated", "text", "missing", "shape", "indices", "nan", "flipped"])
 def test_damaged_native_files_are_named(small_face: FaceModel, tmp_path: Path, damage: str) -> None:
     path = tmp_path / "face.npz"
     write_face_model(path, small_face)
     if damage == "truncated":
         path.write_bytes(path.read_bytes()[:5000])
+    elif damage == "flipped":
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        path.write_bytes(content)
     elif damage == "text":
         path.write_text("hello")
     else:

@@ -133,6 +133,10 @@ def test_metric_mesh_projects_onto_the_landmarks(
         assert 0.12 < np.ptp(mesh[:, 1]) < 0.3 and 0.3 < m.pose.translation[2] < 2
 
 
+def test_boxes_that_are_no_boxes_give_no_face(trained: Model, picture: np.ndarray) -> None:
+    assert Pipeline(trained)(picture, [[0, 0, np.inf, np.inf], [np.nan] * 4, [10, 10, 5, 5]]) == []
+
+
 def test_no_face_is_an_empty_answer(trained: Model) -> None:
     pipeline = Pipeline(trained, open_detector("dlib_hog"))
     grey = np.full((480, 640, 3), 127, np.uint8)
@@ -211,17 +215,40 @@ class Script:
 def test_following_detects_at_intervals_and_keeps_ids(frontal: Model) -> None:
     box = Detection(np.array([200, 150, 300, 250], np.float32), 1.0)
     detector = Script([[], [box], [replace(box, score=2.0)]])
-    follower = Follower(Pipeline(frontal, detector), detection_period=0.5)
+    follower = Follower(Pipeline(frontal, detector), detection_period=0.5, search_period=0.1)
     image = np.zeros((480, 640, 3), np.uint8)
-    assert follower(image, 0.0) == [] and follower(image, 0.03) != [], "no face in view: every image is searched"
-    assert detector.calls == 2
-    for k in range(1, 16):
-        [track] = follower(image, 0.03 + 0.03 * k)
+    answers = [len(follower(image, 10 + 0.0333 * k)) for k in range(4)]
+    assert answers == [0, 0, 0, 1] and detector.calls == 2, "an empty room is searched ten times a second"
+    for k in range(4, 18):
+        [track] = follower(image, 10 + 0.0333 * k)
     assert detector.calls == 2 and track.id == 0
-    [track] = follower(image, 0.6)
+    [track] = follower(image, 10.7)
     assert detector.calls == 3 and track.id == 0 and track.face.score == 2.0
-    [track] = follower(image, 0.1)
-    assert detector.calls == 4 and track.id == 1, "a stamp that goes back forgets"
+    [track] = follower(image, 10.69)
+    assert detector.calls == 4 and track.id == 0, "a stamp that does not advance: the detector looks, the face stays"
+    [track] = follower(image, 3.0)
+    assert detector.calls == 5 and track.id == 1, "a bag that starts again: all is forgotten"
+
+
+def test_a_camera_without_stamps_is_searched_in_every_image(frontal: Model) -> None:
+    box = Detection(np.array([200, 150, 300, 250], np.float32), 1.0)
+    follower = Follower(Pipeline(frontal, Script([[box], []])))
+    image = np.zeros((480, 640, 3), np.uint8)
+    assert [len(follower(image, 0.0)) for _ in range(6)] == [1, 1, 1, 0, 0, 0]
+
+
+def test_a_followed_face_that_left_is_noticed_at_once(trained: Model, picture: np.ndarray) -> None:
+    follower = Follower(Pipeline(trained, open_detector("dlib_hog", min_face=80)), detection_period=1000.0)
+    tracks = follower(picture, 0.0)
+    assert len(tracks) == 2
+    empty = picture.copy()
+    for track in tracks:  # what is behind the people, as far as one can see
+        left, top, right, bottom = (int(v) for v in track.face.roi)
+        empty[max(0, top - 40) : bottom + 40, max(0, left - 40) : right + 40] = picture[30:60, 700:730].mean(
+            axis=(0, 1)
+        )
+    assert len(follower(picture, 0.03)) == 2
+    assert sum(len(follower(empty, 0.06 + 0.03 * k)) for k in range(10)) <= 4
 
 
 def test_a_face_that_detections_no_longer_confirm_is_dropped(frontal: Model) -> None:

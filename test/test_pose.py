@@ -125,6 +125,13 @@ def test_perspective_fit_covers_the_error_that_landmark_noise_makes(small_face: 
     assert 2.0 < np.mean(normalised) < 7.0
 
 
+def test_consistency_is_one_for_scaled_rotations_and_small_for_others() -> None:
+    rotation = random_rotation(np.random.default_rng(5))
+    assert np.isclose(pose.consistency(np.hstack([3 * rotation, np.zeros((3, 1))])), 1)
+    assert pose.consistency(np.array([[2, 0, 0, 5], [0, 1, 0, 5], [0, 0, 1, 0]])) == 0.5
+    assert pose.consistency(np.zeros((3, 4))) == 0
+
+
 def test_uncertain_geometry_is_refused(small_face: FaceModel) -> None:
     camera = CameraModel.from_field_of_view((480, 640), 1.0)
     points = np.zeros((68, 3))

@@ -41,9 +41,11 @@ class DlibHogDetector:
             scaled = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
         rectangles, scores, _ = self._detector.run(cv2.cvtColor(scaled, cv2.COLOR_BGR2RGB), 0, self._threshold)
         sx, sy = image.shape[1] / scaled.shape[1], image.shape[0] / scaled.shape[0]
+        # dlib's right and bottom are the last pixel; a box's are one past it.
         return [
             Detection(
-                np.array([r.left() * sx, r.top() * sy, r.right() * sx, r.bottom() * sy], np.float32), float(score)
+                np.array([r.left() * sx, r.top() * sy, (r.right() + 1) * sx, (r.bottom() + 1) * sy], np.float32),
+                float(score),
             )
             for r, score in sorted(zip(rectangles, scores, strict=True), key=lambda pair: -pair[1])
         ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -49,5 +48,7 @@ def read_face_model(path: str | Path) -> FaceModel:
                 raise ValueError(f"lacks {', '.join(missing)}")
             arrays: dict[str, Any] = {name: np.ascontiguousarray(file[name], dtype) for name, dtype in _ARRAYS.items()}
             return FaceModel(name=str(file["name"]), unit=float(file["unit"]), **arrays)
-    except (ValueError, zipfile.BadZipFile, EOFError, AttributeError, TypeError) as e:
+    except OSError:
+        raise
+    except Exception as e:  # NumPy, zipfile and zlib raise many kinds on a damaged file
         raise ValueError(f"{path}: {e}") from None

@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def convert_to_bgr(message: Any, pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Convert the colours of an image message to BGR, 8 bits.
+def convert_to_bgr(encoding: str, pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Convert the colours of an image to BGR, 8 bits: by cv_bridge where it works, else by rosbags-image.
 
     Parameters
     ----------
-    message : sensor_msgs.msg.Image
-        Validated already.
+    encoding : str
+        As in sensor_msgs/Image.
     pixels : (H, W) or (H, W, C) uint8 or uint16
-        A view of its data in the machine's byte order.
+        In the machine's byte order; rows may be padded.
 
     Returns
     -------
@@ -35,33 +35,40 @@ def convert_to_bgr(message: Any, pixels: NDArray[Any]) -> NDArray[np.uint8]:
     ImportError
         Names what to install.
     """
+    # Both libraries take anything with the fields of the message. Rows without padding and in the machine's byte order:
+    # neither reads the others rightly (cv_bridge takes padding for columns, rosbags-image knows no step).
+    packed = np.ascontiguousarray(pixels)
+    plain = SimpleNamespace(
+        height=packed.shape[0],
+        width=packed.shape[1],
+        encoding=encoding,
+        is_bigendian=sys.byteorder == "big",
+        step=packed.strides[0],
+        data=packed,
+    )
     try:
-        from cv_bridge import CvBridge, CvBridgeError
-    except ImportError:
-        return _convert_without_cv_bridge(message.encoding, pixels)
+        return _with_cv_bridge(plain)
+    except ImportError:  # none, or one that was built for another NumPy
+        return _with_rosbags_image(plain)
+
+
+def _with_cv_bridge(plain: SimpleNamespace) -> NDArray[np.uint8]:
+    from cv_bridge import CvBridge, CvBridgeError
+
     try:
-        return np.asarray(CvBridge().imgmsg_to_cv2(message, "bgr8"))
+        return np.asarray(CvBridge().imgmsg_to_cv2(plain, "bgr8"))
     except CvBridgeError as e:
-        raise ValueError(f"encoding '{message.encoding}' cannot be converted to colour: {e}") from None
+        raise ValueError(f"encoding '{plain.encoding}' cannot be converted to colour: {e}") from None
 
 
-def _convert_without_cv_bridge(encoding: str, pixels: NDArray[Any]) -> NDArray[np.uint8]:
+def _with_rosbags_image(plain: SimpleNamespace) -> NDArray[np.uint8]:
     try:
         from rosbags.image import ImageError, image_to_cvimage
     except ImportError:
         raise ImportError(
-            f"encoding '{encoding}' needs the ROS package cv_bridge, or rosbags-image (pip install rosbags-image)"
+            f"encoding '{plain.encoding}' needs the ROS package cv_bridge, or rosbags-image (pip install rosbags-image)"
         ) from None
-    # It takes rows without padding, and anything with the fields of the message.
-    height, width = pixels.shape[:2]
-    plain = SimpleNamespace(
-        height=height,
-        width=width,
-        encoding=encoding,
-        is_bigendian=sys.byteorder == "big",
-        data=np.ascontiguousarray(pixels),
-    )
     try:
         return np.asarray(image_to_cvimage(plain, "bgr8"))
     except ImageError as e:
-        raise ValueError(f"encoding '{encoding}' cannot be converted to colour: {e}") from None
+        raise ValueError(f"encoding '{plain.encoding}' cannot be converted to colour: {e}") from None

@@ -82,17 +82,7 @@ def image_to_bgr(message: Image) -> NDArray[np.uint8]:
     encoding = _SAME_AS.get(message.encoding, message.encoding)
     if encoding == "bgr8":
         return np.ascontiguousarray(view)
-    if encoding != message.encoding:
-        message = Image(
-            header=message.header,
-            height=message.height,
-            width=message.width,
-            encoding=encoding,
-            is_bigendian=message.is_bigendian,
-            step=message.step,
-            data=message.data,
-        )
-    return compat.convert_to_bgr(message, view)
+    return compat.convert_to_bgr(encoding, view)
 
 
 def image_message(header: Header, pixels: NDArray[Any], encoding: str) -> Image:

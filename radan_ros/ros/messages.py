@@ -51,7 +51,7 @@ def face_array(
 
 def _face(track: Track, metric: MetricFace) -> FaceMessage:
     face, pose = track.face, metric.pose
-    message = FaceMessage(id=track.id, score=float(face.score), box=face.box)
+    message = FaceMessage(id=track.id, score=float(face.score), box=face.box, roi=face.roi)
     message.parameters = flat_array("f", face.parameters)
     message.landmarks_px = np.ascontiguousarray(face.landmarks[:, :2]).reshape(-1)
     message.landmarks = metric.landmarks.reshape(-1)

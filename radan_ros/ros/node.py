@@ -30,7 +30,7 @@ from radan_ros.msg import FaceArray, FaceMeshArray, FaceTopology
 from radan_ros.pipeline import Pipeline
 from radan_ros.rendering import Renderer
 from radan_ros.ros import messages
-from radan_ros.ros.diagnostics import Statistics, diagnostic_array
+from radan_ros.ros.diagnostics import Complaints, Statistics, diagnostic_array
 from radan_ros.ros.images import image_message, image_to_bgr
 from radan_ros.ros.parameters import Settings, declare
 from radan_ros.tracking import Follower, Track
@@ -93,7 +93,10 @@ class RadanNode(Node):
         )
         self.pipeline = Pipeline(model, detector)
         self.follower = Follower(
-            self.pipeline, detection_period=settings.detection_period, max_faces=settings.max_faces
+            self.pipeline,
+            detection_period=settings.detection_period,
+            search_period=settings.search_period,
+            max_faces=settings.max_faces,
         )
         face_model = model.face_model
         self.renderer = self._open_renderer()
@@ -103,7 +106,9 @@ class RadanNode(Node):
             f"with {len(face_model.mean)} vertices, ready in {time.perf_counter() - started:.1f} s"
         )
         self.statistics = Statistics()
-        self._said: set[str] = set()
+        self._milestones: set[str] = set()
+        self._assumed: set[str] = set()
+        self._complaints = Complaints()
         self._silent_reports = 0
         self._last_number: int | None = None
         self._one_camera = True
@@ -265,7 +270,8 @@ class RadanNode(Node):
             try:
                 out.append((track, metric_face(track.face, self.model.face_model, camera)))
             except ValueError as e:
-                self._bad(f"face {track.id}: {e}")
+                self.statistics.count("failed_fits")
+                self._complain(f"face {track.id}: {e}")
         return out
 
     def _camera_for(self, size: tuple[int, int]) -> CameraModel:
@@ -276,8 +282,10 @@ class RadanNode(Node):
             reason = f"no usable CameraInfo on {self.resolve_topic_name('camera_info')} yet"
         else:
             reason = f"CameraInfo is for {camera.size[1]}x{camera.size[0]}, the image is {size[1]}x{size[0]}"
-        self._once(reason, f"{reason}: assuming a field of view of {self.settings.assumed_field_of_view:g} degrees, "
-                   "distances are a guess", warn=True)  # fmt: skip
+        degrees = f"{self.settings.assumed_field_of_view:g}"
+        if reason not in self._assumed and len(self._assumed) < 100:
+            self._assumed.add(reason)
+            self.get_logger().warning(f"{reason}: assuming a field of view of {degrees} degrees, distances are a guess")
         return CameraModel.from_field_of_view(size, self.settings.field_of_view)
 
     def _report(self) -> None:
@@ -285,12 +293,10 @@ class RadanNode(Node):
         self._one_camera = self.count_publishers(topic) <= 1
         if self.statistics.received == 0 and self.count_publishers(topic):
             self._silent_reports += 1
-            if self._silent_reports >= SILENT_REPORTS:
-                self._once(
-                    "silent",
+            if self._silent_reports == SILENT_REPORTS:
+                self.get_logger().warning(
                     f"{topic} has a publisher, but no image has come from it: the camera is paused, or shared "
-                    "memory is too small for its images (see Troubleshooting in the README)",
-                    warn=True,
+                    "memory is too small for its images (see Troubleshooting in the README)"
                 )
         values = self.statistics.values()
         values |= {
@@ -300,9 +306,9 @@ class RadanNode(Node):
             "network": self.model.network.name,
             "device": self.model.network.device,
         }
-        warn = self.statistics.bad > 0
+        warn = self.statistics.bad_lately(time.monotonic())
         level = DiagnosticStatus.WARN if warn else DiagnosticStatus.OK
-        summary = f"{values['bad']} bad messages" if warn else f"{values['faces']} faces"
+        summary = f"bad messages: {values['last_bad_message']}" if warn else f"{values['faces']} faces"
         stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(
             diagnostic_array(stamp, self.get_fully_qualified_name(), self.model.network.device, level, summary, values)
@@ -310,16 +316,17 @@ class RadanNode(Node):
 
     def _bad(self, reason: str) -> None:
         self.statistics.bad_message(reason)
-        self._once(reason, reason, warn=True)
+        self._complain(reason)
 
-    def _once(self, key: str, text: str, *, warn: bool = False) -> None:
-        """Log a line the first time; a thousand distinct ones at most, so that a week of noise fills no memory."""
-        if key in self._said or len(self._said) >= 1000:
-            return
-        self._said.add(key)
-        if warn:  # rclpy ties a severity to each line of code that logs
-            self.get_logger().warning(text)
-        else:
+    def _complain(self, text: str) -> None:
+        line = self._complaints.line(text, time.monotonic())
+        if line is not None:
+            self.get_logger().warning(line)
+
+    def _once(self, milestone: str, text: str) -> None:
+        """Log a line the first time that a milestone is reached."""
+        if milestone not in self._milestones:
+            self._milestones.add(milestone)
             self.get_logger().info(text)
 
     def _now(self) -> float:
@@ -333,19 +340,26 @@ def _same_calibration(a: CameraInfo, b: CameraInfo) -> bool:
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM. Returns the exit status: 1 when it could not start."""
-    # rclpy's own handlers invalidate the context under the worker's feet: it would fail in the middle of a publication.
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     stop = threading.Event()
+    ready = False
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         stop.set()
+        if not ready:
+            raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)
     try:
+        # rclpy's own handlers invalidate the context under the worker's feet: it would fail in mid-publication.
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = RadanNode()
-    except (ValueError, ImportError, OSError, ParameterException) as e:
-        rclpy.logging.get_logger("radan").fatal(f"cannot start: {e}")
+        ready = True
+    except KeyboardInterrupt:
+        rclpy.try_shutdown()
+        return 0
+    except (ValueError, ImportError, OSError, RuntimeError, MemoryError, ParameterException) as e:
+        rclpy.logging.get_logger("radan").fatal(f"cannot start: {' '.join(str(e).split()) or type(e).__name__}")
         rclpy.try_shutdown()
         return 1
     executor = SingleThreadedExecutor()

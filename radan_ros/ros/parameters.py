@@ -23,6 +23,7 @@ class Settings:
     detector_min_face: int
     detector_threshold: float
     detection_period: float
+    search_period: float
     max_faces: int
     image_is_rectified: bool
     assumed_field_of_view: float
@@ -52,6 +53,12 @@ _PARAMETERS: dict[str, tuple[Any, str, float | None, float | None]] = {
         10.0,
     ),
     "detection_period": (0.5, "Seconds between detections while faces are followed; 0: every image.", 0.0, 3600.0),
+    "search_period": (
+        0.1,
+        "Seconds between detections while there is no face; detection_period if that is less.",
+        0.0,
+        3600.0,
+    ),
     "max_faces": (10, "Most faces in one image; the least sure are left out.", 1, 1000),
     "image_is_rectified": (False, "The image is rectified: use P of CameraInfo instead of K and D.", None, None),
     "assumed_field_of_view": (60.0, "Horizontal field of view without CameraInfo, degrees.", 1.0, 179.0),
