@@ -209,7 +209,8 @@ def test_bad_images_are_counted_and_named_and_the_node_lives_on(
     assert client.status() == b"\x01", "a warning, soon after"
     for more, width in enumerate((600, 601, 602), start=1):
         client.images.publish(broken(width=width))
-        client.diagnostics(lambda v, n=before + len(cases) + more: int(v["bad"]) >= n, "one more")
+        wanted = before + len(cases) + more
+        client.diagnostics(lambda v, n=wanted: int(v["bad"]) >= n, "one more")
     assert node.log().count("step is") == 1, "one kind of complaint is logged once a minute"
 
 
