@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from radan_ros.tools.demo import PROFILE_VARIABLES, profile_variable
+from radan_ros.fastdds import PROFILE_VARIABLES, profile_variable
 
 PROFILE = Path(__file__).resolve().parent.parent / "config" / "fastdds.xml"
 SIZES = ((480, 640), (720, 1280))

@@ -9,8 +9,8 @@ from launch_ros.actions import Node
 
 from launch import LaunchContext, LaunchDescription
 
-PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-SHARE = get_package_share_directory("radan_ros")
+CONFIG = os.path.join(get_package_share_directory("radan_ros"), "config", "radan.yaml")
+BOOLEANS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
 
 def start_node(context: LaunchContext) -> list[Node]:
@@ -19,29 +19,30 @@ def start_node(context: LaunchContext) -> list[Node]:
     def value(name: str) -> str:
         return LaunchConfiguration(name).perform(context)
 
-    image = value("image")
     # image_transport's rule: the CameraInfo of an image lies beside it.
-    camera_info = value("camera_info") or image.rpartition("/")[0] + ("/" if "/" in image else "") + "camera_info"
-    parameters: list[str | dict[str, object]] = [value("config")]
-    chosen: dict[str, object] = {name: value(name) for name in ("model", "device") if value(name)}
+    image = value("image")
+    folder, slash, _ = image.rpartition("/")
+    camera_info = value("camera_info") or f"{folder}{slash}camera_info"
+    if not os.path.isfile(value("config")):
+        raise RuntimeError(f"config:={value('config')} is not a file")
+    if value("use_sim_time").lower() not in BOOLEANS:
+        raise RuntimeError(f"use_sim_time:={value('use_sim_time')} is neither true nor false")
+    chosen: dict[str, object] = {"use_sim_time": BOOLEANS[value("use_sim_time").lower()]}
+    chosen |= {name: value(name) for name in ("model", "device", "frame_prefix") if value(name)}
     if value("assumed_field_of_view"):
-        chosen["assumed_field_of_view"] = float(value("assumed_field_of_view"))
-    parameters.append(chosen | {"use_sim_time": value("use_sim_time").lower() in ("true", "1")})
-    # A profile that the user has set is the user's choice. Kilted renamed the variable, and warns of the old name.
-    profile = {}
-    if value("fastdds_profile") and not any(name in os.environ for name in PROFILE_VARIABLES):
-        before_kilted = os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy")
-        profile = {PROFILE_VARIABLES[0 if before_kilted else 1]: value("fastdds_profile")}
+        try:
+            chosen["assumed_field_of_view"] = float(value("assumed_field_of_view"))
+        except ValueError:
+            raise RuntimeError(f"assumed_field_of_view:={value('assumed_field_of_view')} is not a number") from None
     return [
         Node(
             package="radan_ros",
             executable="radan_node",
             name=value("name"),
             namespace=value("namespace"),
-            parameters=parameters,
+            parameters=[value("config"), chosen],
             remappings=[("image", image), ("camera_info", camera_info)],
             arguments=["--ros-args", "--log-level", value("log_level")],
-            additional_env=profile,
             output="screen",
         )
     ]
@@ -61,15 +62,9 @@ def generate_launch_description() -> LaunchDescription:
             argument("name", "radan", "Name of the node: its outputs are under it."),
             argument("model", "", "Model folder; empty: as the configuration says."),
             argument("device", "", "auto, cpu, cuda or cuda:<i>; empty: as the configuration says."),
-            argument(
-                "assumed_field_of_view", "", "Degrees, used without CameraInfo; empty: as the configuration says."
-            ),
-            argument("config", os.path.join(SHARE, "config", "radan.yaml"), "Parameter file."),
-            argument(
-                "fastdds_profile",
-                os.path.join(SHARE, "config", "fastdds.xml"),
-                "Fast DDS profile for images in shared memory; empty: none. One set in the environment wins.",
-            ),  # fmt: skip
+            argument("assumed_field_of_view", "", "Degrees, without CameraInfo; empty: as the configuration says."),
+            argument("frame_prefix", "", "Put before the TF frames face_<id>: two nodes in one TF tree need two."),
+            argument("config", CONFIG, "Parameter file."),
             argument("use_sim_time", "false", "Clock of a simulation or a bag."),
             argument("log_level", "info", "debug, info, warn or error."),
             OpaqueFunction(function=start_node),

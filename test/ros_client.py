@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
-from ament_index_python.packages import get_package_prefix, get_package_share_directory
+from ament_index_python.packages import get_package_prefix
 from diagnostic_msgs.msg import DiagnosticArray
 from radan_ros.msg import FaceArray, FaceMeshArray, FaceTopology
 from rclpy.executors import SingleThreadedExecutor
@@ -23,15 +23,13 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from tf2_msgs.msg import TFMessage
 
-from radan_ros.tools.demo import profile_variable
+from radan_ros.fastdds import use_profile
 
 OUTPUTS = {"faces": FaceArray, "meshes": FaceMeshArray, "depth": Image, "pncc": Image}
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 # As in the demo and the launch file: without it a camera image takes the way of UDP fragments, and a best-effort
 # subscriber may never see a whole one.
-os.environ.setdefault(
-    profile_variable(), str(Path(get_package_share_directory("radan_ros")) / "config" / "fastdds.xml")
-)
+use_profile()
 PATIENCE = 30.0  # seconds: how long anything may take on a busy machine before it counts as not coming
 
 

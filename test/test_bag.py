@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,19 +14,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
+pytest.importorskip("radan_ros.msg", reason="needs this package's messages: make build")
+pytest.importorskip("rosbags", reason="the recorder needs rosbags")
+pytest.importorskip("skimage", reason="the built-in picture comes with scikit-image")
 
-from ament_index_python.packages import get_package_share_directory  # noqa: E402
 from radan_ros.msg import Face, FaceArray, FaceTopology  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
 from rclpy.serialization import deserialize_message  # noqa: E402
 from rosbags.highlevel import AnyReader  # noqa: E402
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore  # noqa: E402
+from sensor_msgs.msg import Image  # noqa: E402
 
-from radan_ros.tools import play, record  # noqa: E402
+from radan_ros.fastdds import PROFILE_VARIABLES  # noqa: E402
+from radan_ros.tools import demo, play, record  # noqa: E402
 from radan_ros.tools.sources import Astronaut  # noqa: E402
 
 TYPES = (
@@ -41,6 +47,7 @@ LATCHED = QoSProfile(
 )  # fmt: skip
 RECORD = [sys.executable, "-m", "radan_ros.tools.record"]
 PLAY = [sys.executable, "-m", "radan_ros.tools.play"]
+DEMO = [sys.executable, "-m", "radan_ros.tools.demo"]
 BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 
@@ -87,15 +94,18 @@ def _faces(number: int) -> FaceArray:
 
 
 @pytest.mark.parametrize("name", TYPES)
-def test_the_hash_is_that_of_the_installed_type_and_of_the_recorded_definition(name: str) -> None:
-    package, _, short = name.split("/")
-    installed = Path(get_package_share_directory(package)) / "msg" / f"{short}.json"
-    if not installed.is_file():
-        pytest.skip("this distribution installs no type hashes")
-    hashes = {entry["type_name"]: entry["hash_string"] for entry in json.loads(installed.read_text())["type_hashes"]}
+def test_the_hash_is_that_of_the_recorded_definition(name: str) -> None:
     # Once as the generator wrote it, once computed by rosbags from the definition that goes into the bag: the text
     # therefore has every field and every contained type.
-    assert record.type_hash(name) == hashes[name] == record._computed_hash(name)
+    store = get_typestore(Stores.EMPTY)
+    first, *others = record.message_definition(name).split(record.SEPARATOR)
+    types = dict(get_types_from_msg(first, name))
+    for part in others:
+        head, _, text = part.partition("\n")
+        package, short = head.removeprefix("MSG: ").split("/")
+        types.update(get_types_from_msg(text, f"{package}/msg/{short}"))
+    store.register(types)
+    assert record.type_hash(name) == store.hash_rihs01(name)
 
 
 def test_a_definition_keeps_the_comments_and_has_each_contained_type_once() -> None:
@@ -111,6 +121,8 @@ def test_a_type_that_is_not_installed_is_named() -> None:
         record.message_definition("nowhere_msgs/msg/Thing")
     with pytest.raises(LookupError, match="Nothing.msg"):
         record.message_definition("std_msgs/msg/Nothing")
+    with pytest.raises(LookupError, match="Nothing.json"):
+        record.type_hash("std_msgs/msg/Nothing")
 
 
 def test_messages_of_this_package_come_back_from_a_reader_without_its_types(node: Any, tmp_path: Path) -> None:
@@ -120,7 +132,7 @@ def test_messages_of_this_package_come_back_from_a_reader_without_its_types(node
     }
     topology = FaceTopology(model="model", version="c0ffee", vertex_count=3, triangles=[0, 1, 2])
     publishers["bag_test/topology"].publish(topology)  # before anybody listens
-    recorder = record.BagRecorder(node, tmp_path / "bag")
+    recorder = record.BagRecorder(node, tmp_path / "bag", keep_times=True)
     assert recorder.wait_for(list(publishers), 20) == []
     faces = recorder.topics["/bag_test/faces"]
     _until(lambda: publishers["bag_test/faces"].get_subscription_count() == 1)
@@ -180,6 +192,28 @@ def test_what_the_disk_cannot_take_is_counted(node: Any, tmp_path: Path) -> None
     _until(lambda: topic.count == 1)
     recorder.close()
     assert topic.dropped == 1  # larger than the whole queue
+    # A recording of days must not grow in memory, unless it was asked to.
+    assert topic.stamps == topic.published == []
+
+
+def test_a_bag_that_the_disk_does_not_take_is_an_error(node: Any, tmp_path: Path) -> None:
+    publisher = node.create_publisher(Image, "bag_test/large", RELIABLE)
+    recorder = record.BagRecorder(node, tmp_path / "bag")
+    assert recorder.wait_for(["bag_test/large"], 20) == []
+    _until(lambda: publisher.get_subscription_count() == 1)
+    message = play.ImageMessage((480, 640), "mono8", "eye")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))  # as a full disk, without filling one
+    try:
+        for seed in range(5):  # noise, which cannot be compressed
+            message.set(np.random.default_rng(seed).integers(0, 256, (480, 640), np.uint8))
+            publisher.publish(message.message)
+        _until(lambda: recorder.topics["/bag_test/large"].count == 5)
+        with pytest.raises(OSError, match="the bag is incomplete"):
+            recorder.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert recorder.failed is not None
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -256,6 +290,99 @@ def test_record_refuses_a_bag_that_exists_and_says_when_nobody_publishes(tmp_pat
     assert nobody.returncode == 1 and "nobody published /silence" in nobody.stderr
     with AnyReader([tmp_path / "new"]) as reader:
         assert reader.message_count == 0
+
+
+def test_record_says_in_one_line_why_it_cannot_write(tmp_path: Path) -> None:
+    run = _run([*RECORD, "/proc/nope/bag", "--all"], tmp_path)
+    assert run.returncode == 1 and run.stderr.startswith("record: ") and "/proc/nope" in run.stderr
+    assert run.stderr.count("\n") == 1
+    # Hides the installed one: `python -m` looks in the working directory first.
+    (tmp_path / "rosbags.py").write_text("raise ImportError('no such thing')")
+    run = _run([*RECORD, "bag", "--all"], tmp_path)
+    assert run.returncode == 1 and run.stderr.startswith("record: ") and "pip install rosbags" in run.stderr
+    assert run.stderr.count("\n") == 1 and not (tmp_path / "bag").exists()
+
+
+@pytest.mark.parametrize("end", ["dry", "SIGTERM", "SIGINT"])
+def test_play_in_a_loop_ends(end: str, node: Any, tmp_path: Path) -> None:
+    picture = tmp_path / "pictures" / "a.png"
+    picture.parent.mkdir()
+    assert cv2.imwrite(str(picture), np.full((4, 6, 3), 9, np.uint8))
+    seen: list[Image] = []
+    node.create_subscription(Image, "bag_test/looped", seen.append, RELIABLE)
+    rate = "50" if end == "dry" else "0.01"  # in the middle of a long sleep
+    player = subprocess.Popen(
+        [*PLAY, str(picture.parent), "--loop", "--rate", rate, "--wait-for-subscribers", "--ros-args"]
+        + ["-r", "image:=bag_test/looped"],
+        cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        _until(lambda: len(seen) > (2 if end == "dry" else 0))
+        if end == "dry":
+            picture.unlink()
+        else:
+            player.send_signal(getattr(signal, end))
+        _, errors = player.communicate(timeout=20)
+    finally:
+        player.kill()
+    if end == "dry":
+        assert player.returncode == 1 and errors.startswith("play: ") and errors.endswith("no frame\n")
+    else:
+        assert player.returncode == 0 and not errors
+
+
+def test_the_demo_chooses_a_dds_profile_where_the_user_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in PROFILE_VARIABLES}
+    monkeypatch.setattr(os, "environ", environment | {"ROS_DISTRO": "kilted", PROFILE_VARIABLES[0]: ""})
+    demo.set_environment()
+    assert os.environ[PROFILE_VARIABLES[1]].endswith("fastdds.xml")
+    monkeypatch.setattr(os, "environ", environment | {"ROS_DISTRO": "kilted", PROFILE_VARIABLES[0]: "mine.xml"})
+    demo.set_environment()
+    assert PROFILE_VARIABLES[1] not in os.environ
+
+
+def test_the_demo_says_in_one_line_why_it_cannot_write(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    run = _run([*DEMO, "--out", "file/out"], tmp_path)
+    assert run.returncode == 1 and run.stderr.startswith("demo: ") and run.stderr.count("\n") == 1
+
+
+def _children(process: int) -> set[int]:
+    found = set()
+    for task in Path(f"/proc/{process}/task").glob("*/children"):
+        found.update(int(child) for child in task.read_text().split())
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc")
+@pytest.mark.parametrize("moment", ["one process", "two processes", "playing"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_all_processes_of_the_demo(number: int, moment: str, small_model: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [*DEMO, "--model", str(small_model), "--frames", "900"], cwd=tmp_path, stdout=output, stderr=output
+        )
+    children: set[int] = set()
+    try:
+        if moment == "playing":
+            _until(lambda: "playing 900 images" in log.read_text(), 60)
+        else:
+            _until(lambda: len(_children(process.pid)) >= (1 if moment == "one process" else 2), 60)
+        end = time.monotonic() + 60
+        # Again and again, as somebody would who is out of patience: that must not disturb the ending.
+        while process.poll() is None:
+            children |= _children(process.pid)
+            process.send_signal(number)
+            assert time.monotonic() < end, "the demo does not end"
+            time.sleep(0.05)
+        assert children and not [child for child in children if Path(f"/proc/{child}").exists()]
+        assert process.returncode in (130, -number)  # -number: in Python's own ending, after ours
+    finally:
+        process.kill()
+        for child in children:
+            if Path(f"/proc/{child}").exists():
+                os.kill(child, signal.SIGKILL)
 
 
 def test_play_says_in_one_line_what_it_cannot_open(tmp_path: Path) -> None:

@@ -225,13 +225,14 @@ def test_a_one_pixel_image_is_answered(client: Client) -> None:
 
 
 def test_nothing_is_drawn_unless_somebody_looks(small_model: Path, astronaut: np.ndarray) -> None:
-    with running_node("-r", "__ns:=/quiet", "-p", f"model:={small_model}"):
+    with running_node("-r", "__ns:=/quiet", "-p", f"model:={small_model}", "-p", "frame_prefix:=left_"):
         with connected("/quiet/radan", "/quiet/image", outputs=("faces",)) as client:
             for _ in range(3):
                 client.ask(client.image(astronaut))
             values = client.diagnostics(lambda v: int(v["processed"]) >= 3, "three images")
             assert values["rendered"] == "0"
-            client.wait(lambda: client.received["tf"], "TF, which is always published")
+            tf = client.wait(lambda: client.received["tf"], "TF, which is always published")[-1]
+            assert tf.transforms[0].child_frame_id.startswith("left_face_")
         with connected("/quiet/radan", "/quiet/image", outputs=("faces", "depth")) as client:
             client.ask(client.image(astronaut), ("faces", "depth"))
             client.diagnostics(lambda v: int(v["rendered"]) >= 1, "a drawn image")

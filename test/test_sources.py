@@ -1,4 +1,4 @@
-"""Sources: what a user may type, frames of one size, and one clear line for what cannot be read."""
+"""The demo's tools without ROS: what a user may type, frames of one size, one clear line for what cannot be read."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
+from radan_ros import fastdds
+from radan_ros.tools import demo, play
 from radan_ros.tools.sources import Astronaut, SourceError, letterbox, open_source
 
 
@@ -96,12 +98,121 @@ def test_an_empty_folder_and_a_webcam_that_is_not_there_are_errors(tmp_path: Pat
         open_source("97")
 
 
+class OneAtATime:
+    """Stands in for cv2.VideoCapture of a webcam, which this machine may not have: only one can hold the device."""
+
+    holder: OneAtATime | None = None
+    left = 0  # frames until it is unplugged
+
+    def __init__(self, device: int | str) -> None:
+        assert device == 0
+        if OneAtATime.holder is None and OneAtATime.left:
+            OneAtATime.holder = self
+
+    def isOpened(self) -> bool:
+        return OneAtATime.holder is self
+
+    def read(self) -> tuple[bool, np.ndarray | None]:
+        if not self.isOpened() or not OneAtATime.left:
+            return False, None
+        OneAtATime.left -= 1
+        return True, np.full((48, 64, 3), OneAtATime.left, np.uint8)
+
+    def get(self, what: int) -> float:
+        assert what == cv2.CAP_PROP_FPS
+        return 25.0
+
+    def release(self) -> None:
+        if self.isOpened():
+            OneAtATime.holder = None
+
+
+def test_a_webcam_is_held_only_while_it_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cv2, "VideoCapture", OneAtATime)
+    monkeypatch.setattr(OneAtATime, "left", 10)
+    first, second = open_source("0"), open_source("0")  # the demo looks at it, then its player opens it
+    assert OneAtATime.holder is None
+    assert (first.size, first.fps, first.count, first.name) == ((48, 64), 25.0, None, "webcam 0")
+    frames = iter(second)
+    assert next(frames).shape == (48, 64, 3) and OneAtATime.holder is not None
+    with pytest.raises(SourceError, match="webcam 0: cannot be opened"):
+        next(iter(first))
+    del frames  # abandoned in the middle
+    assert OneAtATime.holder is None
+    assert len(list(first)) == 7  # until it is unplugged
+    with pytest.raises(SourceError, match="webcam 0"):
+        next(iter(first))
+    assert OneAtATime.holder is None
+
+
+def test_a_loop_goes_on_until_its_source_dries_up(tmp_path: Path) -> None:
+    _write_picture(tmp_path / "a.png", 4, 6, (1, 2, 3))
+    source = open_source(str(tmp_path))
+    assert len(list(play.frames(source, loop=True, limit=5))) == 5
+    assert len(list(play.frames(source, loop=False, limit=5))) == 1
+    endless = play.frames(source, loop=True, limit=None)
+    assert next(endless).shape == next(endless).shape == (4, 6, 3)
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(SourceError, match="no frame"):
+        next(endless)
+
+
+@pytest.mark.parametrize("number", ["-1", "0", "1.5", "ten", "99999999999999999999"])
+def test_a_number_of_images_is_positive_and_whole(number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for parser in (play._parser(), demo._parser()):
+        with pytest.raises(SystemExit):
+            parser.parse_args(["--frames", number])
+        assert f"{number} is not a positive whole number" in capsys.readouterr().err
+        assert parser.parse_args(["--frames", "12"]).frames == 12
+
+
+@pytest.mark.parametrize("rate", ["-1", "0", "nan", "inf", "fast"])
+def test_a_rate_is_positive(rate: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        play._parser().parse_args(["--rate", rate])
+    assert f"{rate} is not a " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("distribution", "variable"),
+    [
+        ("humble", "FASTRTPS_DEFAULT_PROFILES_FILE"),
+        ("jazzy", "FASTRTPS_DEFAULT_PROFILES_FILE"),
+        ("kilted", "FASTDDS_DEFAULT_PROFILES_FILE"),
+        ("rolling", "FASTDDS_DEFAULT_PROFILES_FILE"),
+        (None, "FASTDDS_DEFAULT_PROFILES_FILE"),
+    ],
+)
+def test_a_dds_profile_goes_into_the_variable_of_the_distribution(
+    distribution: str | None, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ROS_DISTRO", raising=False)
+    if distribution is not None:
+        monkeypatch.setenv("ROS_DISTRO", distribution)
+    assert fastdds.profile_variable() == variable
+
+
+@pytest.mark.parametrize("variable", fastdds.PROFILE_VARIABLES)
+def test_a_dds_profile_of_the_user_is_known_by_either_name_and_empty_is_none(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in fastdds.PROFILE_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    assert not fastdds.user_has_profile()
+    monkeypatch.setenv(variable, "")
+    assert not fastdds.user_has_profile()
+    monkeypatch.setenv(variable, "profile.xml")
+    assert fastdds.user_has_profile()
+
+
 def test_letterbox_keeps_a_frame_of_the_right_size() -> None:
     frame = np.zeros((10, 20, 3), np.uint8)
     assert letterbox(frame, (10, 20)) is frame
 
 
 def test_the_built_in_motion_is_smooth_repeatable_and_closed() -> None:
+    pytest.importorskip("skimage", reason="the built-in picture comes with scikit-image")
     source = Astronaut()
     frames = list(source)
     assert len(frames) == source.count == 180

@@ -46,6 +46,7 @@ LATCHED = QoSProfile(
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
 DIAGNOSTIC_PERIOD = 1.0  # seconds
+MANY_LOST = 3  # images lost on their way in one period, from which on that is said
 SILENT_REPORTS = 5  # diagnostics with a publisher but without an image from it, until that is said
 
 
@@ -110,6 +111,7 @@ class RadanNode(Node):
         self._assumed: set[str] = set()
         self._complaints = Complaints()
         self._silent_reports = 0
+        self._lost_before = 0
         self._last_number: int | None = None
         self._one_camera = True
         self._info: CameraInfo | None = None
@@ -230,7 +232,7 @@ class RadanNode(Node):
         # What a robot steers by goes out first; pictures and meshes of the same image follow.
         self._faces.publish(messages.face_array(header, size, face_model, camera.calibrated, faces))
         if faces:
-            self._tf.publish(messages.transforms(header, faces))
+            self._tf.publish(messages.transforms(header, self.settings.frame_prefix, faces))
         published = self._now()
         clock.append(time.perf_counter())
         meshes = self._meshes.get_subscription_count() > 0
@@ -295,9 +297,16 @@ class RadanNode(Node):
             self._silent_reports += 1
             if self._silent_reports == SILENT_REPORTS:
                 self.get_logger().warning(
-                    f"{topic} has a publisher, but no image has come from it: the camera is paused, or shared "
-                    "memory is too small for its images (see Troubleshooting in the README)"
+                    f"{topic} has a publisher, but no image has come from it: it is paused, its QoS does not match, or "
+                    "its shared memory is too small for images (see Troubleshooting in the README)"
                 )
+        lost = self.statistics.lost
+        if lost - self._lost_before >= MANY_LOST:
+            self._complain(
+                f"{lost - self._lost_before} images a second get lost between the camera and this node: start the "
+                "camera with the Fast DDS profile, too (see Troubleshooting in the README)"
+            )
+        self._lost_before = lost
         values = self.statistics.values()
         values |= {
             "model": self.model.name,

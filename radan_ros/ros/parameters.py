@@ -25,6 +25,7 @@ class Settings:
     detection_period: float
     search_period: float
     max_faces: int
+    frame_prefix: str
     image_is_rectified: bool
     assumed_field_of_view: float
 
@@ -60,6 +61,7 @@ _PARAMETERS: dict[str, tuple[Any, str, float | None, float | None]] = {
         3600.0,
     ),
     "max_faces": (10, "Most faces in one image; the least sure are left out.", 1, 1000),
+    "frame_prefix": ("", "Put before the TF frames face_<id>; two nodes in one TF tree need two of them.", None, None),
     "image_is_rectified": (False, "The image is rectified: use P of CameraInfo instead of K and D.", None, None),
     "assumed_field_of_view": (60.0, "Horizontal field of view without CameraInfo, degrees.", 1.0, 179.0),
 }

@@ -7,6 +7,7 @@ into a rosbag2, ends both, and draws from the recorded messages of one frame.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -28,7 +29,10 @@ from numpy.typing import NDArray
 
 from radan_ros import drawing
 from radan_ros.camera import CameraModel
+from radan_ros.fastdds import PROFILE_VARIABLES, use_profile
+from radan_ros.fastdds import profile_variable as profile_variable
 from radan_ros.pose import FACING
+from radan_ros.tools.play import positive_integer
 from radan_ros.tools.record import BagRecorder, Topic, header_stamp
 from radan_ros.tools.sources import ASTRONAUT, Source, SourceError, open_source
 
@@ -38,7 +42,6 @@ if TYPE_CHECKING:
 NODE_TOPICS = ("radan/faces", "radan/meshes", "radan/topology", "radan/depth", "radan/pncc", "/tf", "/diagnostics")
 PICTURES = ("overlay.png", "depth.png", "pncc.png", "mesh.png")
 LOGS = ("node.log", "play.log")
-PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 
 MOST_FRAMES = 300  # of a long clip or a webcam, unless --frames says otherwise
 FEWEST_FRAMES = 90  # a picture, or a few of them, are shown again and again
@@ -49,6 +52,49 @@ STOP_TIMEOUT = 5.0  # seconds from SIGINT to the end of a process
 
 class DemoError(RuntimeError):
     """Why the demo cannot go on, for the user."""
+
+
+class Interrupts:
+    """SIGINT and SIGTERM as KeyboardInterrupt, for the length of a with block.
+
+    Within `held` they wait for the next `check`: an exception between the start of a process and the place that ends
+    it, or a second signal while processes are being ended, would leave some behind.
+    """
+
+    def __init__(self) -> None:
+        self._held = self._pending = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupts:
+        # SIGINT also where it is ignored, as in the background of a script: the processes would inherit that.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._take)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _take(self, _number: int, _frame: FrameType | None) -> None:
+        self._pending = True
+        if not self._held:
+            self.check()
+
+    def check(self) -> None:
+        """KeyboardInterrupt when a signal has come."""
+        if self._pending:
+            self._pending = False
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """No KeyboardInterrupt but from `check`, and at the end."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+        self.check()
 
 
 class Process:
@@ -127,27 +173,7 @@ def set_environment() -> None:
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     # Above 101 the ports of a domain reach into those that Linux hands out to others.
     os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, 100)))
-    if any(os.environ.get(name) for name in PROFILE_VARIABLES):
-        return
-    candidates = [Path(__file__).resolve().parents[2] / "config" / "fastdds.xml"]
-    try:
-        from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
-
-        candidates.insert(0, Path(get_package_share_directory("radan_ros")) / "config" / "fastdds.xml")
-    except (ImportError, PackageNotFoundError):
-        pass
-    for profile in candidates:
-        if profile.is_file():
-            os.environ[profile_variable()] = str(profile)
-            return
-
-
-def profile_variable() -> str:
-    """The one environment variable by which the sourced ROS takes a Fast DDS profile.
-
-    Jazzy does not know the new name; Kilted warns of the old one, and of all transports twice where both are set.
-    """
-    return PROFILE_VARIABLES[os.environ.get("ROS_DISTRO", "") not in ("humble", "iron", "jazzy")]
+    use_profile()
 
 
 # ------------------------------------------------------------------------------------------------ the recording
@@ -175,13 +201,17 @@ class Recording:
     cpu: float | None = None
 
 
-def record(out: Path, source: Source, options: argparse.Namespace) -> Recording:
+def record(out: Path, source: Source, options: argparse.Namespace, interrupts: Interrupts) -> Recording:
     """Start the node, play the source to it, record; ends all of it, whatever happens.
+
+    Call it with the interrupts held.
 
     Raises
     ------
     DemoError
         When a process dies or does not answer.
+    OSError
+        When the bag cannot be written.
     """
     import rclpy
     from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -208,7 +238,7 @@ def record(out: Path, source: Source, options: argparse.Namespace) -> Recording:
         except ExternalShutdownException:
             pass
 
-    recorder = BagRecorder(observer, out / "bag")
+    recorder = BagRecorder(observer, out / "bag", keep_times=True)
     result.topics = recorder.topics
     spinner = threading.Thread(target=spin, name="demo spin", daemon=True)
     spinner.start()
@@ -216,18 +246,18 @@ def record(out: Path, source: Source, options: argparse.Namespace) -> Recording:
         with Process("radan_node", "radan_ros.ros.node", node_arguments, out / "node.log") as node:
             with Process("play", "radan_ros.tools.play", play_arguments, out / "play.log") as play:
                 for topics in (NODE_TOPICS, ("camera_info",)):
-                    _wait_for(recorder, topics, node, play)
+                    _wait_for(recorder, topics, node, play, interrupts)
                 result.seconds["start"] = time.monotonic() - started
                 print(f"node up after {result.seconds['start']:.1f} s; playing {frames} images", flush=True)
                 # Last, so that the player's second subscriber means that all the rest is being recorded.
-                _wait_for(recorder, ("image",), node, play)
+                _wait_for(recorder, ("image",), node, play, interrupts)
                 cpu, started = node.cpu_seconds(), time.monotonic()
                 patience = 60 + 3 * frames / source.fps
-                _watch(recorder, node, play, frames, started + FIRST_FACE_TIMEOUT, started + patience)
+                _watch(recorder, node, play, interrupts, frames, started + FIRST_FACE_TIMEOUT, started + patience)
                 result.seconds["play"] = played = time.monotonic() - started
                 after = node.cpu_seconds()
                 result.cpu = (after - cpu) / played if cpu is not None and after is not None else None
-                _wait_until_quiet(recorder)
+                _wait_until_quiet(recorder, interrupts)
             result.seconds["stop"] = node.stop()
             if node.status not in (0, -signal.SIGINT):
                 print(f"the node ended with status {node.status}; see {node.log}", file=sys.stderr)
@@ -250,49 +280,69 @@ def frame_count(source: Source, wanted: int | None) -> int:
     return min(max(source.count or MOST_FRAMES, FEWEST_FRAMES), MOST_FRAMES)
 
 
-def _wait_for(recorder: BagRecorder, topics: Sequence[str], node: Process, play: Process) -> None:
+def _wait_for(
+    recorder: BagRecorder, topics: Sequence[str], node: Process, play: Process, interrupts: Interrupts
+) -> None:
     """Record topics once they are published; DemoError when that does not happen."""
     end = time.monotonic() + START_TIMEOUT
     missing: Sequence[str] = topics
     while missing:
         missing = recorder.wait_for(missing, 0.2)
-        for process in (node, play):
-            if not process.running:
-                raise DemoError(_ended(process))
+        _check(recorder, (node, play), interrupts)
         if missing and time.monotonic() > end:
             what = f"nobody published {', '.join(missing)} within {START_TIMEOUT:.0f} s"
             raise DemoError(f"{what}; the node's last lines:\n{node.tail()}")
+
+
+def _check(recorder: BagRecorder, processes: Sequence[Process], interrupts: Interrupts) -> None:
+    """Whether to go on: KeyboardInterrupt or DemoError when not."""
+    ended = [process for process in processes if not process.running]
+    # First, since Ctrl-C ends the processes as well.
+    interrupts.check()
+    for process in ended:
+        raise DemoError(_ended(process))
+    if recorder.failed is not None:
+        raise DemoError(f"the bag cannot be written: {recorder.failed}")
 
 
 def _ended(process: Process) -> str:
     return f"{process.program} ended with status {process.status}; its last lines:\n{process.tail()}"
 
 
-def _watch(recorder: BagRecorder, node: Process, play: Process, frames: int, first: float, end: float) -> None:
+def _watch(
+    recorder: BagRecorder,
+    node: Process,
+    play: Process,
+    interrupts: Interrupts,
+    frames: int,
+    first: float,
+    end: float,
+) -> None:
     """Wait until everything was played; `first` and `end` are monotonic times of patience."""
     faces, images = recorder.topics["/radan/faces"], recorder.topics["/image"]
     with _bar(frames) as bar:
         while play.running:
             bar.update(images.count - bar.n)
-            if not node.running:
-                raise DemoError(_ended(node))
+            _check(recorder, (node,), interrupts)
             now = time.monotonic()
             if (now > first and not faces.count) or now > end:
                 what = "answered no image" if not faces.count else "and the camera are too slow"
                 raise DemoError(f"the node {what}; its last lines:\n{node.tail()}")
             time.sleep(0.05)
         bar.update(images.count - bar.n)
+    interrupts.check()
     if play.status != 0:
         raise DemoError(_ended(play))
 
 
-def _wait_until_quiet(recorder: BagRecorder, timeout: float = 4.0) -> None:
+def _wait_until_quiet(recorder: BagRecorder, interrupts: Interrupts, timeout: float = 4.0) -> None:
     """Wait for the node's last answer, and for diagnostics that count it."""
     faces, diagnostics = recorder.topics["/radan/faces"], recorder.topics["/diagnostics"]
     end = time.monotonic() + timeout
     count, changed, reports = faces.count, time.monotonic(), diagnostics.count
     while time.monotonic() < end:
         time.sleep(0.05)
+        interrupts.check()
         if faces.count != count:
             count, changed, reports = faces.count, time.monotonic(), diagnostics.count
         elif time.monotonic() - changed > 0.5 and diagnostics.count > reports:
@@ -523,11 +573,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``demo``; returns the exit status."""
     options = _parser().parse_args(argv)
     begun = time.monotonic()
-    # As Ctrl-C: the processes are ended and the bag is closed.
-    previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        return _demo(options, begun)
-    except (DemoError, SourceError, LookupError) as error:
+        with Interrupts() as interrupts:
+            return _demo(options, begun, interrupts)
+    except (DemoError, SourceError, LookupError, OSError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     except ImportError as error:
@@ -536,11 +585,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("demo: interrupted", file=sys.stderr)
         return 130
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
-def _demo(options: argparse.Namespace, begun: float) -> int:
+def _demo(options: argparse.Namespace, begun: float, interrupts: Interrupts) -> int:
     out = Path(options.out)
     source = open_source(options.source)
     if options.model and not Path(options.model).expanduser().exists():
@@ -549,7 +596,8 @@ def _demo(options: argparse.Namespace, begun: float) -> int:
     set_environment()
     height, width = source.size
     print(f"source: {source.name}, {width}x{height} at {source.fps:g} Hz", flush=True)
-    recording = record(out, source, options)
+    with interrupts.held():
+        recording = record(out, source, options, interrupts)
     started = time.monotonic()
     faces, frame, latched = read_bag(out / "bag")
     if "/diagnostics" in latched:
@@ -590,10 +638,6 @@ def _clear(out: Path) -> None:
         (out / name).unlink(missing_ok=True)
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="demo", description="Play a source to the node as a camera, record what it publishes, and draw it."
@@ -606,7 +650,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--model", help="folder of a face model (default: the node's)")
     parser.add_argument(
-        "--frames", type=int, metavar="N", help=f"images to play (default: all, {FEWEST_FRAMES} to {MOST_FRAMES})"
+        "--frames",
+        type=positive_integer,
+        metavar="N",
+        help=f"images to play (default: all, {FEWEST_FRAMES} to {MOST_FRAMES})",
     )
     return parser
 

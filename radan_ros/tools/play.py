@@ -8,7 +8,7 @@ import itertools
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -101,12 +101,23 @@ def camera_info(size: tuple[int, int], fov: float, frame_id: str) -> Any:
 
 
 def frames(source: Source, loop: bool, limit: int | None) -> Iterator[Frame]:
-    """Frames of a source, again and again with `loop`, at most `limit`."""
+    """Frames of a source, again and again with `loop`, at most `limit`.
+
+    Raises
+    ------
+    SourceError
+        When a pass gives no frame: a folder was emptied, a webcam unplugged.
+    """
 
     def once_or_more() -> Iterator[Frame]:
-        yield from source
-        while loop:
-            yield from source
+        again = True
+        while again:
+            frame = None
+            for frame in source:
+                yield frame
+            if frame is None:
+                raise SourceError(f"{source.name}: no frame")
+            again = loop
 
     return itertools.islice(once_or_more(), limit)
 
@@ -119,8 +130,11 @@ class Pace:
         self.late = 0
         self._next: float | None = None
 
-    def wait(self) -> None:
-        """Sleep until the next time. One that was missed by more than a period is counted and shifts the rest."""
+    def wait(self, wanted: Callable[[], bool] = lambda: True) -> None:
+        """Sleep until the next time. One that was missed by more than a period is counted and shifts the rest.
+
+        A long sleep ends early once `wanted` says no.
+        """
         now = time.monotonic()
         if self._next is None:
             self._next = now
@@ -129,7 +143,8 @@ class Pace:
             self.late += 1
             self._next = now
         else:
-            time.sleep(max(0.0, self._next - now))
+            while (left := self._next - time.monotonic()) > 0 and wanted():
+                time.sleep(min(left, 0.2))
         self._next += self.period
 
 
@@ -143,13 +158,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(remove_ros_args(["play", *arguments])[1:])
     try:
         source = open_source(options.source)
+        rclpy.init(args=arguments)
+        return _play(source, options)
     except SourceError as error:
         print(f"play: {error}", file=sys.stderr)
         return 1
-    rclpy.init(args=arguments)
-    try:
-        return _play(source, options)
     except (KeyboardInterrupt, ExternalShutdownException):
+        return 0
+    except RuntimeError:
+        # SIGTERM ends the context in another thread, also in the middle of a call that needs it.
+        if rclpy.ok():
+            raise
         return 0
     finally:
         rclpy.try_shutdown()
@@ -193,7 +212,7 @@ def _play(source: Source, options: argparse.Namespace) -> int:
     count, started = 0, time.monotonic()
     for frame in _progress(frames(source, options.loop, options.frames), source, options):
         image.set(encode(frame, options.encoding))
-        pace.wait()
+        pace.wait(rclpy.ok)
         if not rclpy.ok():
             break
         image.message.header.stamp = node.get_clock().now().to_msg()
@@ -209,9 +228,7 @@ def _play(source: Source, options: argparse.Namespace) -> int:
     skipped = f", {source.skipped} unreadable files skipped" if source.skipped else ""
     late = f", {pace.late} late" if pace.late else ""
     print(f"{count} images of {width}x{height} in {seconds:.1f} s at {rate:g} Hz{late}{skipped}", flush=True)
-    if not count:
-        print(f"play: {source.name}: no frame", file=sys.stderr)
-    return 0 if count else 1
+    return 0
 
 
 def _progress(items: Iterator[Frame], source: Source, options: argparse.Namespace) -> Iterator[Frame]:
@@ -239,7 +256,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rate", type=_positive, metavar="HZ", help="images a second (default: the source's)")
     parser.add_argument("--loop", action="store_true", help="start again at the end")
-    parser.add_argument("--frames", type=int, metavar="N", help="end after N images")
+    parser.add_argument("--frames", type=positive_integer, metavar="N", help="end after N images")
     parser.add_argument("--encoding", choices=BYTES_PER_PIXEL, default="bgr8")
     parser.add_argument("--fov", type=_angle, default=60.0, metavar="DEG", help="horizontal field of view (default 60)")
     parser.add_argument("--no-camera-info", action="store_true", help="publish images only")
@@ -258,15 +275,29 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def positive_integer(text: str) -> int:
+    """A number of images, for argparse."""
+    if not (text.isdecimal() and 0 < int(text) <= sys.maxsize):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is not a number") from None
+
+
 def _positive(text: str) -> float:
-    value = float(text)
+    value = _number(text)
     if not (math.isfinite(value) and value > 0):
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
     return value
 
 
 def _angle(text: str) -> float:
-    value = float(text)
+    value = _number(text)
     if not 0 < value < 180:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 180 degrees")
     return value

@@ -7,6 +7,7 @@ definitions, so that any reader of rosbag2 reads it without this package.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import os
@@ -16,7 +17,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,13 +64,19 @@ def message_definition(type_name: str) -> str:
     return "\n".join(parts)
 
 
-def type_hash(type_name: str) -> str | None:
-    """Hash of a message type ("RIHS01_..."), as its package installed it; None on distributions without."""
+def type_hash(type_name: str) -> str:
+    """Hash of a message type ("RIHS01_..."), as its package installed it.
+
+    Raises
+    ------
+    LookupError
+        When the package, or the type's description in it, is not found.
+    """
     path = _share(type_name, ".json")
     if not path.is_file():
-        return None
+        raise LookupError(f"{type_name}: {path} is not installed")
     hashes = json.loads(path.read_text(encoding="utf-8"))["type_hashes"]
-    return next((str(entry["hash_string"]) for entry in hashes if entry["type_name"] == type_name), None)
+    return str(next(entry["hash_string"] for entry in hashes if entry["type_name"] == type_name))
 
 
 def _split(type_name: str) -> tuple[str, str, str]:
@@ -137,11 +144,9 @@ class Topic:
     dropped : int
         Messages taken but not written, because the disk was behind by more than the queue holds.
     stamps : list of int
-        Header stamps in ns, where the type has one.
+        Header stamps in ns, where the type has one; kept only where the recorder was asked for it.
     published : list of int
         Times of publication in ns, of the same messages.
-    received : list of int
-        Times of reception in ns, of the same messages.
     """
 
     name: str
@@ -151,7 +156,6 @@ class Topic:
     dropped: int = 0
     stamps: list[int] = field(default_factory=list)
     published: list[int] = field(default_factory=list)
-    received: list[int] = field(default_factory=list)
 
     @property
     def latencies(self) -> list[float]:
@@ -177,8 +181,16 @@ class BagRecorder:
         Compress the chunks of the MCAP with zstd, which every rosbag2 reads.
     queue_bytes : int, optional
         Messages waiting for the disk may take this much memory; by default a quarter of what is free, at most 2 GiB.
-    on_message : callable, optional
-        Called with (topic, raw bytes) for every message, in the executor's thread.
+    keep_times : bool
+        Keep stamp and time of publication of every message in `topics`. They take some 100 bytes a message for as long
+        as the recorder lives: for a recording of minutes, not of days.
+
+    Raises
+    ------
+    ImportError
+        When rosbags is not installed.
+    OSError
+        When the folder cannot be made; FileExistsError when it is there.
     """
 
     def __init__(
@@ -188,22 +200,24 @@ class BagRecorder:
         *,
         compress: bool = True,
         queue_bytes: int | None = None,
-        on_message: Callable[[Topic, bytes], None] | None = None,
+        keep_times: bool = False,
     ) -> None:
         try:
-            from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+            from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer, WriterError
         except ImportError as error:
             raise ImportError(f"recording needs the package rosbags: pip install rosbags ({error})") from None
         self.topics: dict[str, Topic] = {}
         self.folder = Path(folder)
-        self._node, self._on_message = node, on_message
+        self._node, self._keep_times = node, keep_times
         self._limit = _spare_memory() if queue_bytes is None else queue_bytes
-        # Version 9 is what Jazzy and later write and read; Humble and Iron read 8.
-        version = 8 if os.environ.get("ROS_DISTRO") in ("humble", "iron") else 9
-        self._writer = Writer(self.folder, version=version, storage_plugin=StoragePlugin.MCAP)  # type: ignore[arg-type]
-        if compress:
-            self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
-        self._writer.open()
+        try:
+            # Version 9 is what Jazzy and later write and read.
+            self._writer = Writer(self.folder, version=9, storage_plugin=StoragePlugin.MCAP)
+            if compress:
+                self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+            self._writer.open()
+        except WriterError as error:
+            raise FileExistsError(str(error)) from None
         self._subscriptions: list[Any] = []
         self._pending: queue.SimpleQueue[tuple[Any, int, bytes] | None] = queue.SimpleQueue()
         self._pending_bytes = 0
@@ -216,7 +230,7 @@ class BagRecorder:
         self._thread.start()
 
     def add(self, topic: str, type_name: str | None = None) -> bool:
-        """Subscribe a topic with the QoS that its publishers offer. False while nobody publishes it.
+        """Subscribe a topic with the QoS that its publishers offer. False while nobody publishes it, and when `failed`.
 
         Raises
         ------
@@ -242,14 +256,16 @@ class BagRecorder:
         except (ImportError, AttributeError) as error:
             raise LookupError(f"{name}: type {offered} is not installed here ({error})") from None
         entry = Topic(name, offered)
-        with self._file_lock:
-            connection = self._writer.add_connection(
-                name,
-                offered,
-                msgdef=message_definition(offered),
-                rihs01=type_hash(offered) or _computed_hash(offered),
-                offered_qos_profiles=[_bag_qos(offer.qos_profile) for offer in offers],
-            )
+        definition, digest = message_definition(offered), type_hash(offered)
+        qos = [_bag_qos(offer.qos_profile) for offer in offers]
+        try:
+            with self._file_lock:
+                connection = self._writer.add_connection(
+                    name, offered, msgdef=definition, rihs01=digest, offered_qos_profiles=qos
+                )
+        except OSError as error:  # as in _write()
+            self._error = error
+            return False
         offset = stamp_offset(offered)
 
         def take(raw: bytes, info: dict[str, int]) -> None:
@@ -284,19 +300,16 @@ class BagRecorder:
     def _take(self, entry: Topic, connection: Any, offset: int | None, raw: bytes, info: dict[str, int]) -> None:
         entry.count += 1
         received = info.get("received_timestamp") or time.time_ns()
-        stamp = header_stamp(raw, offset) if offset is not None else None
+        stamp = header_stamp(raw, offset) if self._keep_times and offset is not None else None
         if stamp is not None:
             entry.stamps.append(stamp)
             entry.published.append(info.get("source_timestamp") or 0)
-            entry.received.append(received)
         if self._pending_bytes + len(raw) > self._limit:
             entry.dropped += 1
         else:
             with self._count_lock:
                 self._pending_bytes += len(raw)
             self._pending.put((connection, received, raw))
-        if self._on_message is not None:
-            self._on_message(entry, raw)
 
     def _write(self) -> None:
         while (item := self._pending.get()) is not None:
@@ -321,7 +334,7 @@ class BagRecorder:
         Raises
         ------
         OSError
-            When writing failed on the way.
+            When writing failed on the way, or fails now.
         """
         for subscription in self._subscriptions:
             if self._node.context.ok():
@@ -329,10 +342,15 @@ class BagRecorder:
         self._subscriptions.clear()
         self._pending.put(None)
         self._thread.join()
-        if self._error is not None:
+        if self._error is None:
+            try:
+                self._writer.close()
+                return
+            except OSError as error:
+                self._error = error
+        with contextlib.suppress(OSError):
             self._writer.abort()
-            raise OSError(f"{self.folder}: the bag is incomplete: {self._error}") from self._error
-        self._writer.close()
+        raise OSError(f"{self.folder}: the bag is incomplete: {self._error}") from self._error
 
 
 def matching_qos(offered: Sequence[QoSProfile]) -> QoSProfile:
@@ -381,21 +399,6 @@ def _spare_memory() -> int:
     return min(free // 4, 2 << 30)
 
 
-def _computed_hash(type_name: str) -> str:
-    """Hash of a type from its definition, for distributions that install none (Humble)."""
-    from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-
-    store = get_typestore(Stores.EMPTY)
-    first, *others = message_definition(type_name).split(SEPARATOR)
-    types = dict(get_types_from_msg(first, type_name))
-    for part in others:
-        head, _, text = part.partition("\n")
-        package, name = head.removeprefix("MSG: ").split("/")
-        types.update(get_types_from_msg(text, f"{package}/msg/{name}"))
-    store.register(types)
-    return store.hash_rihs01(type_name)
-
-
 # ---------------------------------------------------------------------------------------- the program
 
 
@@ -418,7 +421,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     status = 0
-    recorder = BagRecorder(node, options.out, compress=not options.no_compression)
+    try:
+        recorder = BagRecorder(node, options.out, compress=not options.no_compression)
+    except (OSError, ImportError) as error:
+        print(f"record: {error}", file=sys.stderr)
+        node.destroy_node()
+        rclpy.try_shutdown()
+        return 1
     refused: dict[str, str] = {}
     names = {topic: node.resolve_topic_name(topic) for topic in options.topics}
     started = time.monotonic()
@@ -444,6 +453,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             executor.spin_once(timeout_sec=0.1)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except RuntimeError:
+        # SIGTERM ends the context in another thread, also in the middle of a question to it.
+        if rclpy.ok():
+            raise
     finally:
         try:
             recorder.close()

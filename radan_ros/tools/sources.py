@@ -18,7 +18,7 @@ ASTRONAUT = "astronaut"
 
 
 class SourceError(ValueError):
-    """A source that cannot be opened; the text is one line for the user."""
+    """A source that cannot be opened, or gives no frame; the text is one line for the user."""
 
 
 class Source(Protocol):
@@ -37,7 +37,8 @@ class Source(Protocol):
     skipped : int
         Files that could not be read, so far.
 
-    Iterating yields (height, width, 3) uint8 BGR frames, from the start each time (a webcam goes on).
+    Iterating yields (height, width, 3) uint8 BGR frames, from the start each time (a webcam goes on). Nothing is kept
+    open outside of it; SourceError when the source is no longer there.
     """
 
     name: str
@@ -180,27 +181,44 @@ class Clip:
 
 
 class Webcam:
-    """A camera of this machine, by number or device file. Goes on until it is unplugged."""
+    """A camera of this machine, by number or device file. Goes on until it is unplugged.
+
+    Held only while its frames are read, since one process alone can have it: the demo looks at it before its player
+    plays it.
+    """
 
     skipped = 0
     count: int | None = None
 
     def __init__(self, device: int | str) -> None:
-        self.name = f"webcam {device}"
-        self._capture = cv2.VideoCapture(device)
-        read, frame = self._capture.read() if self._capture.isOpened() else (False, None)
-        if not read or frame is None:
-            raise SourceError(f"webcam {device}: cannot be opened, or gives no picture (ls /dev/video*; permissions?)")
-        self.size = (frame.shape[0], frame.shape[1])
-        fps = self._capture.get(cv2.CAP_PROP_FPS)
+        self.device, self.name = device, f"webcam {device}"
+        capture = cv2.VideoCapture(device)
+        try:
+            first = self._read(capture)
+            fps = capture.get(cv2.CAP_PROP_FPS)
+        finally:
+            capture.release()
+        self.size = (first.shape[0], first.shape[1])
         self.fps = float(fps) if math.isfinite(fps) and 1 <= fps <= 500 else 30.0
 
+    def _read(self, capture: cv2.VideoCapture) -> Frame:
+        """The first frame of a capture."""
+        read, frame = capture.read() if capture.isOpened() else (False, None)
+        if not read or frame is None:
+            raise SourceError(f"{self.name}: cannot be opened, or gives no picture (ls /dev/video*; permissions?)")
+        return np.asarray(frame, np.uint8)
+
     def __iter__(self) -> Iterator[Frame]:
-        while True:
-            read, frame = self._capture.read()
-            if not read:
-                return
-            yield letterbox(np.asarray(frame, np.uint8), self.size)
+        capture = cv2.VideoCapture(self.device)
+        try:
+            yield letterbox(self._read(capture), self.size)
+            while True:
+                read, frame = capture.read()
+                if not read:
+                    return
+                yield letterbox(np.asarray(frame, np.uint8), self.size)
+        finally:
+            capture.release()
 
 
 class Astronaut:
