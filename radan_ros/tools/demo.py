@@ -30,7 +30,6 @@ from numpy.typing import NDArray
 from radan_ros import drawing
 from radan_ros.camera import CameraModel
 from radan_ros.fastdds import PROFILE_VARIABLES, use_profile
-from radan_ros.fastdds import profile_variable as profile_variable
 from radan_ros.pose import FACING
 from radan_ros.tools.play import positive_integer
 from radan_ros.tools.record import BagRecorder, Topic, header_stamp
