@@ -13,6 +13,11 @@ PYTHON = $(firstword $(foreach name,python3 python3.12 python3.13 python3.11 pyt
 # DISTRO, SOURCED, VENV, BUILD, INSTALL, LOG
 $(foreach line,$(shell ROS_DISTRO='$(ROS_DISTRO)' scripts/env --paths),$(eval $(line)))
 
+# CMake and colcon cut such paths in two, late and with many words.
+ifneq ($(shell printf %s '$(subst ','\'',$(CURDIR))' | LC_ALL=C tr -d 'A-Za-z0-9_./+@,~-'),)
+$(error The path of this folder, $(CURDIR), has letters that ROS builds cannot take (a space, an umlaut, ...): clone it elsewhere)
+endif
+
 SHELL := bash
 .SHELLFLAGS := -eo pipefail -c
 .DELETE_ON_ERROR:

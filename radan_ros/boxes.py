@@ -25,9 +25,9 @@ def square_from_detection(box: ArrayLike) -> NDArray[np.float32]:
     (4,) float32
         The square, side rounded down to whole pixels, not clipped to the image.
     """
-    left, top, right, bottom = np.asarray(box, np.float64)
+    left, top, right, bottom = (float(v) for v in np.asarray(box, np.float64))
     size = (right - left + bottom - top) / 2
-    side = np.floor(size * 1.58)
+    side = float(np.floor(size * 1.58))
     x, y = (left + right) / 2, (top + bottom) / 2 + size * 0.14
     return np.array([x - side / 2, y - side / 2, x + side / 2, y + side / 2], np.float32)
 

@@ -109,11 +109,13 @@ def open_model(folder: str | Path | None = None, *, device: str = "auto", thread
     if folder is None or str(folder) == "":
         builtin = builtin_model()
         if builtin is None:
-            raise ValueError("no model was named, and this build has none built in: name a model folder")
+            raise ValueError(
+                "no model was named, and this build has none built in: name a folder (parameter or option model)"
+            )
         folder = builtin
     root = Path(folder).expanduser()
     if not root.is_dir():
-        raise ValueError(f"model folder {root} does not exist")
+        raise ValueError(f"model folder {root} " + ("is not a folder" if root.exists() else "does not exist"))
     if (root / "model.yaml").is_file():
         return _open_native(root, device, threads)
     if (root / "train.configs").is_dir():

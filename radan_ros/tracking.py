@@ -23,7 +23,7 @@ RESTART = 1.0  # seconds
 CLOSE = 0.005  # seconds: stamps of a camera jitter about multiples of its period
 # Overlap from which a detection and a followed face, or two followed faces, are the same one.
 SAME_FACE = 0.3
-DUPLICATE = 0.6
+DUPLICATE = 0.4
 
 
 @dataclass

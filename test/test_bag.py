@@ -260,7 +260,8 @@ def test_play_and_record_as_programs(number: int, reliability: str, tmp_path: Pa
     # 90 degrees over 640 pixels: the focal length is half the width; the centre is between the middle pixels.
     assert infos and infos[-1].k.reshape(3, 3) == pytest.approx(np.array([[320, 0, 319.5], [0, 320, 239.5], [0, 0, 1]]))
     assert infos[-1].header.frame_id == "eye"
-    assert {i.header.stamp.sec * 10**9 + i.header.stamp.nanosec for i in infos} <= set(stamps)
+    if reliability == "reliable":  # else the image of a CameraInfo may be lost
+        assert {i.header.stamp.sec * 10**9 + i.header.stamp.nanosec for i in infos} <= set(stamps)
 
 
 @pytest.mark.parametrize("encoding", play.BYTES_PER_PIXEL)

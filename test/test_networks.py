@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -392,3 +393,11 @@ def test_the_export_program_says_in_one_line_what_is_wrong(
     assert not (tmp_path / "a.xml").exists()
     assert export.main([str(small_checkpoint), str(tmp_path / "a.xml")]) == 0
     assert capsys.readouterr().out.strip() == f"{tmp_path / 'a.xml'}: mobilenet_v1 x0.25"
+
+
+def test_opening_a_network_leaves_nothing_in_the_home_folder(shared: Path, tmp_path: Path) -> None:
+    checkpoint = shared / "models" / "3ddfa_v2" / "weights" / "mb05_120x120.pth"
+    code = f"from radan_ros.networks import open_network; open_network({str(checkpoint)!r}, device='cpu')"
+    environment = os.environ | {"HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    assert list(tmp_path.iterdir()) == []

@@ -56,6 +56,9 @@ def read_3ddfa_v2(bfm: str | Path) -> FaceModel:
         Names the file that is missing, unreadable or of another shape. No pickled code is executed.
     """
     path = Path(bfm)
+    slim = path.with_name(path.stem + "_slim.pkl")  # as the authors offer it for download
+    if not path.exists() and slim.exists():
+        path = slim
     content = _pickle(path)
     if not isinstance(content, dict) or not {"u", "w_shp", "w_exp", "keypoints"} <= set(content):
         raise ValueError(f"{path}: not 3DDFA_V2's face model (no u, w_shp, w_exp, keypoints in it)")

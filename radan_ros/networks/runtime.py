@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -398,6 +399,9 @@ def _torch() -> Any:
 
 
 def _openvino() -> Any:
+    # OpenVINO's converter, which its import brings along, reports to its makers and leaves an id in the home folder
+    # where this optional package is there. A robot tells nobody.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         return importlib.import_module("openvino")
     except ImportError as error:

@@ -33,7 +33,7 @@ from radan_ros.fastdds import PROFILE_VARIABLES, use_profile
 from radan_ros.pose import FACING
 from radan_ros.tools.play import positive_integer
 from radan_ros.tools.record import BagRecorder, Topic, header_stamp
-from radan_ros.tools.sources import ASTRONAUT, Source, SourceError, open_source
+from radan_ros.tools.sources import ASTRONAUT, Pictures, Source, SourceError, open_source
 
 if TYPE_CHECKING:
     from rosbags.highlevel import AnyReader
@@ -221,6 +221,9 @@ def record(out: Path, source: Source, options: argparse.Namespace, interrupts: I
     if options.model:
         # Quoted: a folder may be named 2024, which is a number to the parser of parameters.
         node_arguments += ["-p", f"model:={json.dumps(str(Path(options.model).expanduser().resolve()))}"]
+    if isinstance(source, Pictures) and len(source.files) > 1:
+        # Pictures that have nothing to do with each other: nothing to follow from one to the next.
+        node_arguments += ["-p", "detection_period:=0.0"]
     play_arguments = [options.source, "--frames", str(frames), "--wait-for-subscribers", "2", "--wait-timeout", "600"]
     if source.count is not None:
         play_arguments.append("--loop")
