@@ -143,6 +143,18 @@ class Pictures:
                 yield letterbox(frame, self.size)
 
 
+def _frames(capture: cv2.VideoCapture, size: tuple[int, int]) -> Iterator[Frame]:
+    """What is left of an open capture; it is released at the end."""
+    try:
+        while True:
+            read, frame = capture.read()
+            if not read:
+                return
+            yield letterbox(np.asarray(frame, np.uint8), size)
+    finally:
+        capture.release()
+
+
 class Clip:
     """A video file, or an animated gif."""
 
@@ -169,15 +181,7 @@ class Clip:
         return capture
 
     def __iter__(self) -> Iterator[Frame]:
-        capture = self._open()
-        try:
-            while True:
-                read, frame = capture.read()
-                if not read:
-                    return
-                yield letterbox(np.asarray(frame, np.uint8), self.size)
-        finally:
-            capture.release()
+        yield from _frames(self._open(), self.size)
 
 
 class Webcam:
@@ -212,11 +216,7 @@ class Webcam:
         capture = cv2.VideoCapture(self.device)
         try:
             yield letterbox(self._read(capture), self.size)
-            while True:
-                read, frame = capture.read()
-                if not read:
-                    return
-                yield letterbox(np.asarray(frame, np.uint8), self.size)
+            yield from _frames(capture, self.size)
         finally:
             capture.release()
 
