@@ -330,7 +330,7 @@ def test_it_ends_cleanly_on_a_signal_under_load(small_model: Path, astronaut: np
 
 
 def test_an_interrupt_while_it_starts_ends_it_without_a_traceback(small_model: Path) -> None:
-    for delay in (0.05, 0.4, 0.8):
+    for delay in (0.05, 0.3, 0.5, 0.7, 0.9, 1.1):
         process = Process("-p", f"model:={small_model}", "-r", "__ns:=/early")
         try:
             time.sleep(delay)

@@ -46,6 +46,8 @@ LATCHED = QoSProfile(
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
 DIAGNOSTIC_PERIOD = 1.0  # seconds
+# What a wrong parameter, model or device ends in; anything else is a fault of ours and keeps its traceback.
+START_ERRORS = (ValueError, ImportError, OSError, RuntimeError, MemoryError, ParameterException)
 MANY_LOST = 3  # images lost on their way in one period, from which on that is said
 SILENT_REPORTS = 5  # diagnostics with a publisher but without an image from it, until that is said
 
@@ -364,10 +366,12 @@ def main(args: list[str] | None = None) -> int:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = RadanNode()
         ready = True
-    except KeyboardInterrupt:
-        rclpy.try_shutdown()
-        return 0
-    except (ValueError, ImportError, OSError, RuntimeError, MemoryError, ParameterException) as e:
+    except BaseException as e:
+        if stop.is_set():  # the interrupt surfaces as whatever it broke: KeyboardInterrupt, ImportError, ...
+            rclpy.try_shutdown()
+            return 0
+        if not isinstance(e, START_ERRORS):
+            raise
         rclpy.logging.get_logger("radan").fatal(f"cannot start: {' '.join(str(e).split()) or type(e).__name__}")
         rclpy.try_shutdown()
         return 1
