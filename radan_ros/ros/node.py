@@ -173,7 +173,7 @@ class RadanNode(Node):
 
     def _on_image(self, message: Image, info: dict[str, Any]) -> None:
         self.statistics.count("received")
-        # Humble does not tell the number; two cameras on one topic count each for itself.
+        # Not every middleware tells the number; two cameras on one topic count each for itself.
         number = info.get("publication_sequence_number")
         if number is not None and self._last_number is not None and self._one_camera:
             self.statistics.count("lost", max(0, number - self._last_number - 1))
