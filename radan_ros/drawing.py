@@ -291,7 +291,14 @@ def vertex_normals(vertices: ArrayLike, triangles: ArrayLike) -> NDArray[np.floa
 
 
 def shaded_mesh(
-    vertices: ArrayLike, triangles: ArrayLike, size: tuple[int, int] = (480, 480), yaw: float = 0.0, oversample: int = 3
+    vertices: ArrayLike,
+    triangles: ArrayLike,
+    size: tuple[int, int] = (480, 480),
+    yaw: float = 0.0,
+    oversample: int = 3,
+    *,
+    albedo: ArrayLike = (196, 206, 216),
+    extent: float | None = None,
 ) -> Picture:
     """A mesh in grey light on a dark ground, seen from far away (orthographic), filling the picture.
 
@@ -307,22 +314,30 @@ def shaded_mesh(
         Radians by which the mesh is turned to the viewer's right before it is looked at.
     oversample : int
         The picture is drawn so many times larger and averaged, against stairs.
+    albedo : (3,) or (V, 3) array_like
+        Colour of the mesh or of each vertex, BGR, 0 .. 255.
+    extent : float, optional
+        Height of the picture in the unit of the vertices, its middle at their origin; without it the mesh fills it.
     """
     from radan_ros.rendering import render
 
     cosine, sine = math.cos(yaw), math.sin(yaw)
     points = np.asarray(vertices, np.float64)
     turn = np.array([[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]])
-    points = (points - (_low(points) + _high(points)) / 2) @ turn
+    if extent is None:
+        points = points - (_low(points) + _high(points)) / 2
+    points = points @ turn
     faces = np.asarray(triangles, np.int32)
     height, width = size[0] * oversample, size[1] * oversample
-    low, high = _low(points), _high(points)
-    extent = np.maximum(high - low, 1e-12)
-    scale = 0.88 * min(width / extent[0], height / extent[1])
-    middle = (low + high) / 2
+    if extent is None:
+        low, high = _low(points), _high(points)
+        sides = np.maximum(high - low, 1e-12)
+        scale = 0.88 * min(width / sides[0], height / sides[1])
+        middle = (low + high) / 2
+    else:
+        scale, middle = height / extent, np.zeros(3)
     placed = (points - middle) * scale + np.array([(width - 1) / 2, (height - 1) / 2, 0])
-    clay = np.array([196, 206, 216], np.float32)
-    tint = np.clip(shade(points, faces)[:, None] * clay * 1.1, 0, 255).astype(np.float32)
+    tint = np.clip(shade(points, faces)[:, None] * np.asarray(albedo) * 1.1, 0, 255).astype(np.float32)
     rendering = render([placed.astype(np.float32)], faces, tint, (height, width))
     rows = np.linspace(1.25, 0.75, height, dtype=np.float32)[:, None, None]
     ground = np.broadcast_to(np.array(_BACKGROUND, np.float32) * rows, (height, width, 3))

@@ -29,6 +29,12 @@ class FaceModel:
         Projected normalized coordinate code (PNCC colour, red green blue), 0 .. 255.
     unit : float
         Metres per model unit.
+    uv : (V, 2) float32, optional
+        Texture coordinates, 0 .. 1, u to the picture's right, v up.
+    regions : (V,) uint8, optional
+        Part of the face that a vertex belongs to (the built-in model: `radan_ros.face_models.making.template`).
+    expression_names : tuple of str
+        A name for each expression mode; empty where they are not known.
 
     Raises
     ------
@@ -44,6 +50,9 @@ class FaceModel:
     landmarks: NDArray[np.int32]
     codes: NDArray[np.float32]
     unit: float
+    uv: NDArray[np.float32] | None = None
+    regions: NDArray[np.uint8] | None = None
+    expression_names: tuple[str, ...] = ()
     _basis: NDArray[np.float32] = field(init=False, repr=False)  # (n, 3 V): one row a mode, shape then expression
 
     def __post_init__(self) -> None:
@@ -55,21 +64,29 @@ class FaceModel:
             ("triangles", self.triangles, (len(self.triangles), 3)),
             ("landmarks", self.landmarks, (68,)),
             ("codes", self.codes, (v, 3)),
+            ("uv", self.uv, (v, 2)),
+            ("regions", self.regions, (v,)),
         ):
-            if array.shape != expected:
+            if array is not None and array.shape != expected:
                 raise ValueError(f"face model {self.name}: {what} has shape {array.shape}, not {expected}")
         for what, array in (
             ("mean", self.mean),
             ("shape_basis", self.shape_basis),
             ("expression_basis", self.expression_basis),
+            ("uv", self.uv),
         ):
-            if not np.isfinite(array).all():
+            if array is not None and not np.isfinite(array).all():
                 raise ValueError(f"face model {self.name}: {what} is not finite")
         for what, indices in (("triangles", self.triangles), ("landmarks", self.landmarks)):
             if indices.size and not (0 <= indices.min() and indices.max() < v):
                 raise ValueError(f"face model {self.name}: {what} refer to vertices outside 0 .. {v - 1}")
         if not (np.isfinite(self.unit) and self.unit > 0):
             raise ValueError(f"face model {self.name}: a unit of {self.unit} m")
+        expressions = self.expression_basis.shape[-1]
+        if self.expression_names and len(self.expression_names) != expressions:
+            raise ValueError(
+                f"face model {self.name}: {len(self.expression_names)} expression_names of {expressions} modes"
+            )
         both = np.concatenate([self.shape_basis.reshape(3 * v, -1), self.expression_basis.reshape(3 * v, -1)], axis=1)
         object.__setattr__(self, "_basis", np.ascontiguousarray(both.T, np.float32))
 
@@ -84,6 +101,9 @@ class FaceModel:
         digest = hashlib.sha256()
         for array in (self.mean, self._basis, self.triangles, self.landmarks, self.codes, np.float64(self.unit)):
             digest.update(np.ascontiguousarray(array).tobytes())
+        for optional in (self.uv, self.regions):
+            if optional is not None:
+                digest.update(np.ascontiguousarray(optional).tobytes())
         return digest.hexdigest()[:16]
 
     def vertices(self, coefficients: ArrayLike) -> NDArray[np.float32]:
