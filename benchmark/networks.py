@@ -2,7 +2,8 @@
 
     python benchmark/networks.py [--threads 2] [--seconds 6] [--checkpoint FILE ...]
 
-Without checkpoints: 3DDFA_V2's MobileNet of ../shared (or a random one) and the RADAN network with random weights.
+Without checkpoints: 3DDFA_V2's MobileNet of ../shared (or a random one), radan_mobile and the full RADAN network with
+random weights.
 The runtimes take turns in four rounds, so that a busy machine slows all of them alike; the figures are medians of
 milliseconds a call, from uint8 crops to parameters. The error of bfloat16 is that of the whitened parameters against
 float32: its mean and maximum over crops and entries, and the maximum as a part of the largest parameter.
@@ -57,14 +58,15 @@ def random_state(spec: NetworkSpec) -> State:
 def networks(checkpoints: list[Path]) -> list[tuple[str, NetworkSpec, State]]:
     """Name, kind and weights of what is timed."""
     shared = SHARED / "models" / "3ddfa_v2" / "weights" / "mb05_120x120.pth"
-    mobile, radan = NetworkSpec("mobilenet_v1", 0.5), NetworkSpec("radan")
+    mobilenet = NetworkSpec("mobilenet_v1", 0.5)
     if checkpoints:
         return [(path.name, *network_state(load_checkpoint(path))) for path in checkpoints]
     if shared.is_file():
         first = ("mobilenet_v1 x0.5, trained", *network_state(load_checkpoint(shared)))
     else:
-        first = ("mobilenet_v1 x0.5, random", mobile, random_state(mobile))
-    return [first, ("radan, random weights", radan, random_state(radan))]
+        first = ("mobilenet_v1 x0.5, random", mobilenet, random_state(mobilenet))
+    others = (NetworkSpec("radan_mobile"), NetworkSpec("radan"))
+    return [first, *((f"{spec}, random weights", spec, random_state(spec)) for spec in others)]
 
 
 def medians(calls: list[Callable[[], object]], seconds: float) -> list[float]:

@@ -323,7 +323,8 @@ def test_other_zip_files_and_contents_are_named(tmp_path: Path, save: Any) -> No
 
 
 def test_the_kind_of_network_is_told_from_its_entries() -> None:
-    for spec in (NetworkSpec("radan"), *(NetworkSpec("mobilenet_v1", width) for width in (2, 1, 0.75, 0.5, 0.25))):
+    mobilenets = [NetworkSpec("mobilenet_v1", width) for width in (2, 1, 0.75, 0.5, 0.25)]
+    for spec in (NetworkSpec("radan"), NetworkSpec("radan_mobile"), *mobilenets):
         state = {name: np.broadcast_to(np.float32(0), shape) for name, shape in state_shapes(spec).items()}
         assert architecture_of(state) == spec
     with pytest.raises(ValueError, match=r"a\.pth: neither .* 1 entries \(layer1\.0\.conv1\.weight\)"):
@@ -333,6 +334,8 @@ def test_the_kind_of_network_is_told_from_its_entries() -> None:
         architecture_of(odd)
     with pytest.raises(ValueError, match="width 0.3"):
         NetworkSpec("mobilenet_v1", 0.3)
+    with pytest.raises(ValueError, match="radan_mobile has no width"):
+        NetworkSpec("radan_mobile", 0.5)
 
 
 def test_entries_that_do_not_fit_are_listed() -> None:

@@ -19,7 +19,8 @@ from radan_ros.networks.runtime import OpenVinoNetwork, TorchNetwork
 from radan_ros.tools import export
 
 RADAN = NetworkSpec("radan")
-SPECS = [RADAN, *(NetworkSpec("mobilenet_v1", width) for width in MOBILENET_WIDTHS)]
+MOBILE = NetworkSpec("radan_mobile")
+SPECS = [RADAN, MOBILE, *(NetworkSpec("mobilenet_v1", width) for width in MOBILENET_WIDTHS)]
 SMALL = NetworkSpec("mobilenet_v1", 0.25)
 CHECKPOINT = Path("models") / "3ddfa_v2" / "weights" / "mb05_120x120.pth"
 TOLERANCE = 1e-4
@@ -91,6 +92,16 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def mobile_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A radan_mobile with random weights, as a torch file in float16: how the built-in weights are kept."""
+    torch = pytest.importorskip("torch")
+    path = tmp_path_factory.mktemp("networks") / "mobile.pth"
+    state = {name: torch.tensor(value) for name, value in lively_state(MOBILE).items()}
+    torch.save({name: value.half() if value.is_floating_point() else value for name, value in state.items()}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def real_crops(shared: Path) -> tuple[np.ndarray, np.ndarray]:
     """Crops of the test picture's faces, and what the reference's network says of them."""
     pack = np.load(shared / "expected" / "3ddfa_v1_test1.npz")
@@ -105,6 +116,12 @@ def test_modules_have_the_tabled_entries_in_order(spec: NetworkSpec) -> None:
     assert [(name, tuple(value.shape)) for name, value in module.state_dict().items()] == list(
         state_shapes(spec).items()
     )
+
+
+def test_radan_mobile_is_small(mobile_checkpoint: Path) -> None:
+    shapes = state_shapes(MOBILE).items()
+    assert sum(int(np.prod(shape)) for name, shape in shapes if name.endswith(("weight", "bias"))) <= 1_600_000
+    assert mobile_checkpoint.stat().st_size <= 4_000_000
 
 
 def test_radan_has_the_authors_entries_in_order(shared: Path) -> None:
@@ -173,6 +190,37 @@ def test_graph_and_torch_agree(spec: NetworkSpec) -> None:
     assert np.abs(ours - torchs).max() <= TOLERANCE
 
 
+@pytest.mark.parametrize("state", [lively_state, seeded_state], ids=["lively", "seeded"])
+def test_radan_mobiles_graph_and_torch_agree_to_the_fifth_digit(state: Any) -> None:
+    pytest.importorskip("torch")
+    crops = random_crops(5)
+    ours, torchs = openvino_network(MOBILE, state(MOBILE))(crops), TorchNetwork(MOBILE, state(MOBILE), "cpu")(crops)
+    assert np.abs(ours - torchs).max() <= 1e-5 * np.abs(torchs).max()
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "torch"])
+def test_float16_weights_are_computed_with_in_float32(runtime: str, mobile_checkpoint: Path) -> None:
+    pytest.importorskip(runtime)
+    crops = random_crops(5)
+    rounded = {
+        name: value.astype(np.float16).astype(np.float32) if value.dtype == np.float32 else value
+        for name, value in lively_state(MOBILE).items()
+    }
+    expected = TorchNetwork(MOBILE, rounded, "cpu")(crops)
+    answer = open_network(mobile_checkpoint, device="cpu", runtime=runtime)(crops)
+    assert answer.dtype == np.float32
+    assert np.abs(answer - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_an_untrained_radan_mobile_answers_about_the_mean_face() -> None:
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        parameters = torch_module(MOBILE).train()(torch.tensor(random_crops(16)).permute(0, 3, 1, 2) / 128 - 1)
+    assert parameters.std(dim=0).max() > 0  # and yet it sees the crops
+    assert parameters.abs().max() < 0.5  # standard deviations
+
+
 def test_radan_graph_and_torch_agree_on_real_crops(real_crops: tuple[np.ndarray, np.ndarray]) -> None:
     crops = np.concatenate([real_crops[0][..., :: 1 - 2 * flip, :] // shade for flip in (0, 1) for shade in (1, 2, 3)])
     state = calibrated_state(RADAN, crops)
@@ -217,12 +265,18 @@ def test_other_crops_are_refused(small_network: Network, shape: tuple[int, ...],
         small_network(np.zeros(shape, dtype))
 
 
-def test_an_exported_network_answers_as_its_checkpoint(small_checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "kind, name", [("small_checkpoint", "mobilenet_v1 x0.25"), ("mobile_checkpoint", "radan_mobile")]
+)
+def test_an_exported_network_answers_as_its_checkpoint(
+    kind: str, name: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     pytest.importorskip("openvino")
-    out = export_network(small_checkpoint, tmp_path / "small.xml")
+    checkpoint = request.getfixturevalue(kind)
+    out = export_network(checkpoint, tmp_path / "small.xml")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["small.bin", "small.xml"]
-    exported, original = open_network(out), open_network(small_checkpoint, device="cpu")
-    assert (exported.name, exported.device) == ("mobilenet_v1 x0.25", "cpu") and exported.name == original.name
+    exported, original = open_network(out), open_network(checkpoint, device="cpu")
+    assert (exported.name, exported.device) == (name, "cpu") and exported.name == original.name
     for count in (0, 1, 5):
         assert np.array_equal(exported(random_crops(count)), original(random_crops(count)))
 
@@ -350,7 +404,7 @@ def test_auto_takes_cuda_where_it_is(small_checkpoint: Path) -> None:
     assert device == ("cuda:0" if torch.cuda.is_available() else "cpu")
 
 
-@pytest.mark.parametrize("spec", [RADAN, NetworkSpec("mobilenet_v1", 0.5)], ids=str)
+@pytest.mark.parametrize("spec", [RADAN, MOBILE, NetworkSpec("mobilenet_v1", 0.5)], ids=str)
 def test_cuda_answers_as_the_cpu(spec: NetworkSpec) -> None:
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
@@ -359,9 +413,10 @@ def test_cuda_answers_as_the_cpu(spec: NetworkSpec) -> None:
     assert np.abs(torch_network(spec, "cuda:0")(crops) - torch_network(spec)(crops)).max() <= TOLERANCE
 
 
-def test_training_moves_the_torch_module() -> None:
+@pytest.mark.parametrize("spec", [SMALL, MOBILE], ids=str)
+def test_training_moves_the_torch_module(spec: NetworkSpec) -> None:
     torch = pytest.importorskip("torch")
-    module = torch_module(SMALL).train()
+    module = torch_module(spec).train()
     module(torch.randn(2, 3, 120, 120)).square().mean().backward()
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in module.parameters())
 

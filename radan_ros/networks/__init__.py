@@ -3,8 +3,8 @@
     network = open_network("mb05_120x120.pth")
     parameters = network(crops)    # (N, 120, 120, 3) uint8 BGR -> (N, 62) float32
 
-``architecture`` tables of names and shapes; ``checkpoint`` reads torch files without torch; ``radan`` and ``mobilenet``
-are torch modules; ``openvino_graphs`` the same as OpenVINO graphs; ``runtime`` opens and runs them.
+``architecture`` tables of names and shapes; ``checkpoint`` reads torch files without torch; ``radan``, ``radan_mobile``
+and ``mobilenet`` are torch modules; ``openvino_graphs`` the same as OpenVINO graphs; ``runtime`` opens and runs them.
 """
 
 from radan_ros.networks.architecture import PARAMETERS, NetworkSpec, state_shapes

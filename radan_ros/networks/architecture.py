@@ -1,7 +1,8 @@
 """What the networks look like: their kinds, their tables, and the name and shape of every entry of their state dicts.
 
 NumPy alone, so that a checkpoint is checked, and run by OpenVINO, on a machine without torch. The torch modules
-(``mobilenet.py``, ``radan.py``) and the graphs (``openvino_graphs.py``) are built from the same tables.
+(``mobilenet.py``, ``radan.py``, ``radan_mobile.py``) and the graphs (``openvino_graphs.py``) are built from the same
+tables.
 """
 
 from __future__ import annotations
@@ -92,21 +93,46 @@ HEAD_HIDDEN = 512
 
 
 @dataclass(frozen=True)
+class MobileStage:
+    """One stage of radan_mobile: a full 3x3 convolution that halves the image, then depthwise-separable blocks."""
+
+    name: str
+    channels: int
+    blocks: int
+
+
+MOBILE_STEM = 16
+MOBILE_STAGES = (
+    MobileStage("layer1", 48, 1),
+    MobileStage("layer2", 96, 2),
+    MobileStage("layer3", 192, 3),
+    MobileStage("layer4", 256, 1),
+)
+MOBILE_REPLAY_AFTER = "layer2"
+MOBILE_FINAL_SIDE = 4  # pixels a side of the last map
+MOBILE_HEADS = ("pose", "shape", "expression")  # names of the linears of `HEADS` outputs
+MOBILE_MARK = "pool.conv.weight"  # an entry that no other network has
+
+
+@dataclass(frozen=True)
 class NetworkSpec:
-    """Which network: ``name`` is 'mobilenet_v1' (``width`` one of `MOBILENET_WIDTHS`) or 'radan' (``width`` None)."""
+    """Which network: ``name`` is 'radan', 'radan_mobile' or 'mobilenet_v1'.
+
+    ``width`` is one of `MOBILENET_WIDTHS` for the last, None for the others.
+    """
 
     name: str
     width: float | None = None
 
     def __post_init__(self) -> None:
-        if self.name == "radan":
+        if self.name in ("radan", "radan_mobile"):
             if self.width is not None:
-                raise ValueError(f"radan has no width multiplier (width {self.width})")
+                raise ValueError(f"{self.name} has no width multiplier (width {self.width})")
         elif self.name == "mobilenet_v1":
             if self.width not in MOBILENET_WIDTHS:
                 raise ValueError(f"mobilenet_v1: width {self.width} is not one of {MOBILENET_WIDTHS}")
         else:
-            raise ValueError(f"unknown network {self.name!r}: 'radan' and 'mobilenet_v1' are known")
+            raise ValueError(f"unknown network {self.name!r}: 'radan', 'radan_mobile' and 'mobilenet_v1' are known")
 
     def __str__(self) -> str:
         return self.name if self.width is None else f"{self.name} x{self.width:g}"
@@ -123,7 +149,9 @@ def state_shapes(spec: NetworkSpec) -> Shapes:
     RADAN's 481 names are those of the authors' checkpoint without ``module.``; MobileNet's are those of 3DDFA
     (the output layer is ``fc``).
     """
-    return dict(_radan() if spec.width is None else _mobilenet(spec.width))
+    if spec.width is not None:
+        return dict(_mobilenet(spec.width))
+    return dict(_radan() if spec.name == "radan" else _radan_mobile())
 
 
 def seeded_state(spec: NetworkSpec) -> State:
@@ -216,12 +244,16 @@ def _bottleneck(name: str, stage: Stage, channels: int, first: bool) -> Entries:
         yield from _norm(f"{name}.downsample.2", stage.channels)
 
 
-def _replay(name: str, channels: int) -> Entries:
+def _cbam(name: str, channels: int) -> Entries:
     hidden = channels // SQUEEZE
-    yield from _conv(f"{name}.attention.ChannelGate.mlp.1", (hidden, channels), bias=True)
-    yield from _conv(f"{name}.attention.ChannelGate.mlp.3", (channels, hidden), bias=True)
-    yield from _conv(f"{name}.attention.SpatialGate.spatial.conv", (1, 2, 7, 7))
-    yield from _norm(f"{name}.attention.SpatialGate.spatial.bn", 1)
+    yield from _conv(f"{name}.ChannelGate.mlp.1", (hidden, channels), bias=True)
+    yield from _conv(f"{name}.ChannelGate.mlp.3", (channels, hidden), bias=True)
+    yield from _conv(f"{name}.SpatialGate.spatial.conv", (1, 2, 7, 7))
+    yield from _norm(f"{name}.SpatialGate.spatial.bn", 1)
+
+
+def _replay(name: str, channels: int) -> Entries:
+    yield from _cbam(f"{name}.attention", channels)
     for part, first, inputs in (("estimate_weight", 1, 1), ("fitting", 0, 1), ("dynamic_fusion", 0, 3)):
         yield from _conv(f"{name}.guider.{part}.{first}", (channels, inputs * channels, 3, 3))
         yield from _norm(f"{name}.guider.{part}.{first + 1}", channels)
@@ -242,3 +274,37 @@ def _transformer(name: str, channels: int) -> Entries:
     yield from _norm(f"{name}.se.shortcut.1", channels)
     yield from _conv(f"{name}.se.fc1", (channels // SQUEEZE, channels, 1, 1), bias=True)
     yield from _conv(f"{name}.se.fc2", (channels, channels // SQUEEZE, 1, 1), bias=True)
+
+
+def _conv_norm(name: str, shape: tuple[int, ...]) -> Entries:
+    yield from _conv(f"{name}.conv", shape)
+    yield from _norm(f"{name}.bn", shape[0])
+
+
+def _radan_mobile() -> Entries:
+    channels = MOBILE_STEM
+    yield from _conv_norm("stem", (channels, 3, 5, 5))
+    for stage in MOBILE_STAGES:
+        yield from _conv_norm(f"{stage.name}.0", (stage.channels, channels, 3, 3))
+        channels = stage.channels
+        for block in range(1, stage.blocks + 1):
+            yield from _conv(f"{stage.name}.{block}.conv_dw", (channels, 1, 3, 3))
+            yield from _conv(f"{stage.name}.{block}.conv_sep", (channels, channels, 1, 1))
+            yield from _norm(f"{stage.name}.{block}.bn", channels)
+        if stage.name == MOBILE_REPLAY_AFTER:
+            yield from _light_replay("replay_attention", channels)
+    yield from _conv("pool.conv", (channels, 1, MOBILE_FINAL_SIDE, MOBILE_FINAL_SIDE))
+    yield from _norm("pool.bn", channels)
+    for head, out in zip(MOBILE_HEADS, HEADS, strict=True):
+        yield from _conv(f"fc_{head}", (out, channels), bias=True)
+
+
+def _light_replay(name: str, channels: int) -> Entries:
+    yield from _cbam(f"{name}.attention", channels)
+    for part, first, shape in (
+        ("estimate_weight", 1, (channels, 1, 3, 3)),
+        ("fitting", 0, (channels, 1, 3, 3)),
+        ("dynamic_fusion", 0, (channels, 2 * channels, 1, 1)),
+    ):
+        yield from _conv(f"{name}.guider.{part}.{first}", shape)
+        yield from _norm(f"{name}.guider.{part}.{first + 1}", channels)

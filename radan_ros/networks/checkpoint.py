@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radan_ros.networks.architecture import (
+    MOBILE_MARK,
     MOBILENET_STEM,
     MOBILENET_WIDTHS,
     RADAN_ENCODER,
@@ -110,10 +111,12 @@ def architecture_of(state: Mapping[str, Any], path: str | Path = "state dict") -
     Raises
     ------
     ValueError
-        It is neither of our networks.
+        It is none of our networks.
     """
     if any(name.startswith(f"{RADAN_ENCODER}.") for name in state):
         return NetworkSpec("radan")
+    if MOBILE_MARK in state:
+        return NetworkSpec("radan_mobile")
     if any(name.startswith("dw") and ".conv_dw." in name for name in state):
         # The stem says the width; where it is missing, the last block does.
         for name, base in (("conv1.weight", MOBILENET_STEM), ("dw6.bn_sep.weight", 1024)):
@@ -124,7 +127,7 @@ def architecture_of(state: Mapping[str, Any], path: str | Path = "state dict") -
         raise ValueError(f"{path}: a MobileNet-V1 of none of the widths {widths}")
     names = _some(list(state))
     raise ValueError(
-        f"{path}: neither a RADAN network nor a MobileNet-V1 of 3DDFA: it has {len(state)} entries ({names})"
+        f"{path}: neither RADAN, radan_mobile nor a MobileNet-V1 of 3DDFA: it has {len(state)} entries ({names})"
     )
 
 

@@ -19,6 +19,9 @@ from radan_ros.networks.architecture import (
     ASPP_DILATIONS,
     BATCH_NORM_EPS,
     INPUT_SIZE,
+    MOBILE_HEADS,
+    MOBILE_REPLAY_AFTER,
+    MOBILE_STAGES,
     MOBILENET_BLOCKS,
     RADAN_ENCODER,
     RADAN_STAGES,
@@ -57,7 +60,12 @@ def build(spec: NetworkSpec, state: State) -> Any:
     pixels = ops.convert(crops, "f32")
     normalised = ops.multiply(ops.subtract(pixels, _constant(127.5)), _constant(1 / 128))
     x = ops.transpose(normalised, np.array([0, 3, 1, 2], np.int64))
-    y = _radan(_Weights(state, f"{RADAN_ENCODER}."), x) if spec.name == "radan" else _mobilenet(_Weights(state), x)
+    if spec.name == "radan":
+        y = _radan(_Weights(state, f"{RADAN_ENCODER}."), x)
+    elif spec.name == "radan_mobile":
+        y = _radan_mobile(_Weights(state), x)
+    else:
+        y = _mobilenet(_Weights(state), x)
     result = ops.result(y, name=OUTPUT_NAME)
     result.output(0).set_names({OUTPUT_NAME})
     model = ov.Model([result], [crops], spec.name)
@@ -277,3 +285,41 @@ def _sum(nodes: Sequence[Node]) -> Node:
 def _squeeze_excite(w: _Weights, x: Node) -> Node:
     gate = ops.sigmoid(_linear(ops.relu(_linear(_mean(x, keep=False), w / "0")), w / "2"))
     return ops.multiply(x, _as_image(gate))
+
+
+# radan_mobile
+
+
+def _radan_mobile(w: _Weights, x: Node) -> Node:
+    x = _halving_conv(w / "stem", x)
+    for stage in MOBILE_STAGES:
+        x = _halving_conv(w / stage.name / "0", x)
+        for block in range(1, stage.blocks + 1):
+            x = _mobile_block(w / stage.name / str(block), x)
+        if stage.name == MOBILE_REPLAY_AFTER:
+            x = _light_replay(w / "replay_attention", x)
+    scale, shift = (w / "pool" / "bn").scale_and_shift()
+    weight = w["pool.conv.weight"][None, :, 0] * scale[:, None, None]
+    x = ops.add(ops.reduce_sum(ops.multiply(x, _constant(weight)), _SPATIAL, False), _constant(shift))
+    return ops.concat([_linear(x, w / f"fc_{head}") for head in MOBILE_HEADS], 1)
+
+
+def _halving_conv(w: _Weights, x: Node) -> Node:
+    return ops.relu(_conv_norm(x, w / "conv", w / "bn", stride=2))
+
+
+def _mobile_block(w: _Weights, x: Node) -> Node:
+    depthwise = w["conv_dw.weight"]
+    y = _convolution(x, depthwise, groups=len(depthwise))
+    return ops.relu(ops.add(_conv_norm(y, w / "conv_sep", w / "bn"), x))
+
+
+def _light_replay(w: _Weights, x: Node) -> Node:
+    g = _cbam(w / "attention", x)
+    estimate, fitting, fusion = (w / "guider" / part for part in ("estimate_weight", "fitting", "dynamic_fusion"))
+    channels = len(fitting["0.weight"])
+    mask = ops.sigmoid(_conv_norm(_half_max_pool(g), estimate / "1", estimate / "2", groups=channels))
+    fitted = _conv_norm(x, fitting / "0", fitting / "1", groups=channels)
+    fitted = ops.multiply(fitted, _nearest_resize(mask, x))
+    fused = _conv_norm(ops.concat([fitted, g], 1), fusion / "0", fusion / "1")
+    return ops.relu(ops.add(fused, x))

@@ -73,8 +73,8 @@ def open_network(
     Parameters
     ----------
     path : str or Path
-        A torch checkpoint (``.pth``, ``.pth.tar``; read without torch) of RADAN or of 3DDFA's MobileNet-V1; or an
-        exported graph: ``.xml`` (OpenVINO, see `export_network`) or ``.onnx`` (3DDFA_V2's too).
+        A torch checkpoint (``.pth``, ``.pth.tar``; read without torch) of RADAN, radan_mobile or 3DDFA's
+        MobileNet-V1; or an exported graph: ``.xml`` (OpenVINO, see `export_network`) or ``.onnx`` (3DDFA_V2's too).
     device : str
         'cpu', 'cuda', 'cuda:1' and so on, or 'auto': CUDA if torch is installed and finds it (and the file is a
         checkpoint), else the CPU.
@@ -302,8 +302,10 @@ def torch_module(spec: NetworkSpec, state: State | None = None) -> Any:
         Takes (N, 3, 120, 120) float32 BGR crops, (pixel - 127.5) / 128; returns (N, 62) whitened parameters.
     """
     torch = _torch()
-    if spec.width is None:
+    if spec.name == "radan":
         module: Any = importlib.import_module("radan_ros.networks.radan").Radan()
+    elif spec.name == "radan_mobile":
+        module = importlib.import_module("radan_ros.networks.radan_mobile").RadanMobile()
     else:
         module = importlib.import_module("radan_ros.networks.mobilenet").MobileNetV1(spec.width)
     if state is not None:
