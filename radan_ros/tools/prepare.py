@@ -1,0 +1,101 @@
+"""``radan-prepare``: labelled pictures to training samples: crops, fitted face models, copies turned to the side."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from concurrent.futures import BrokenExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radan_ros.model import open_face_model, read_whitening
+from radan_ros.pipeline import cameras_in_crop
+from radan_ros.pose import decompose_camera, euler_from_rotation, head_rotation
+from radan_ros.tools.play import positive_integer
+from radan_ros.training.preparation import label_pictures, prepare_samples, read_labelled_pictures
+from radan_ros.training.samples import write_samples
+
+_Array = NDArray[np.float64]
+_YAWS = (("0-30", 0, 30), ("30-60", 30, 60), ("60 and more", 60, 181))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit status: 0, 1 with one line on standard error, 130 after Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    try:
+        pictures = read_labelled_pictures(options.data, options.split)
+        deviations = read_whitening(options.whitening).std[12:] if options.whitening else None
+        face_model = open_face_model(options.face_model)
+        labels = label_pictures(pictures, face_model, deviations=deviations, levelled=0 if options.as_marked else 1)
+        _print_fits(labels.errors, labels.landmark_weights.max(axis=1), labels.parameter_weights)
+        samples = prepare_samples(
+            pictures,
+            labels,
+            face_model,
+            copies=options.copies,
+            plain=not options.profiled_only,
+            seed=options.seed,
+            workers=options.workers,
+            progress=sys.stderr.isatty(),
+        )
+        write_samples(options.out, samples)
+    except KeyboardInterrupt:
+        return 130
+    except (OSError, ValueError, ImportError, BrokenExecutor) as error:
+        print(f"radan-prepare: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    heads = [head_rotation(decompose_camera(c).rotation) for c in cameras_in_crop(samples.parameters)]
+    yaws = np.abs(np.rad2deg([euler_from_rotation(head)[0] for head in heads]))
+    bins = ", ".join(f"{name} {np.sum((yaws >= low) & (yaws < high))}" for name, low, high in _YAWS)
+    print(f"{options.out}: {len(samples)} samples; by degrees of yaw: {bins}")
+    return 0
+
+
+def _print_fits(errors: _Array, landmark_weights: _Array, parameter_weights: _Array) -> None:
+    count = len(errors)
+    left_out, landmarks_only = landmark_weights == 0, (parameter_weights == 0) & (landmark_weights > 0)
+    median = 100 * np.median(errors) if count else float("nan")
+    print(
+        f"{count} pictures fitted, {median:.2f} % of the face's size off at the median; "
+        f"{left_out.sum()} left out, {landmarks_only.sum()} with landmarks only, "
+        f"{((parameter_weights < 1) & (parameter_weights > 0)).sum()} with less weight"
+    )
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="radan-prepare", description=__doc__)
+    parser.add_argument("data", type=Path, help="folder with images/ and labels.npz")
+    parser.add_argument("out", type=Path, help="folder of samples to write")
+    parser.add_argument("--split", help="only pictures of this split of labels.npz: train, val")
+    parser.add_argument("--copies", type=_count, default=3, help="turned copies of each picture (3)")
+    parser.add_argument(
+        "--profiled-only", action="store_true", help="the copies alone: a validation set of large poses"
+    )
+    parser.add_argument(
+        "--as-marked",
+        action="store_true",
+        help="leave in what all marked points lie off the teacher's by: a set to measure on",
+    )
+    parser.add_argument(
+        "--face-model", default="builtin", help="builtin, a face model .npz, 3DDFA's folder, 3DDFA_V2's bfm .pkl"
+    )
+    parser.add_argument(
+        "--whitening", type=Path, help="standard deviations of the coefficients, for face models of the BFM family"
+    )
+    parser.add_argument("--workers", type=positive_integer, default=1, help="processes (1)")
+    parser.add_argument("--seed", type=_count, default=0)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""Labelled face crops, and the folder format that they are kept in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radan_ros.boxes import CROP_SIZE
+
+MARGIN = 32  # pixels around the canonical crop, so that it can be moved, turned and scaled without black borders
+WIDE_SIZE = CROP_SIZE + 2 * MARGIN
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Labelled crops. N of them; inner pixel (x, y) of a crop is its wide pixel (x + 32, y + 32).
+
+    Attributes
+    ----------
+    crops : (N, 184, 184, 3) uint8
+        BGR. The canonical 120 px crop (`boxes.square_from_landmarks` of the labels) lies in the middle.
+    parameters : (N, 62) float32
+        Camera, shape and expression in the frame in which the network answers (see `pipeline`), of the inner crop.
+    landmarks : (N, 68, 2) float32
+        Inner crop pixels, centres at integers, x right, y down.
+    landmark_weights : (N, 68) float32
+        How far each landmark is to be believed; 0 leaves it out.
+    parameter_weights : (N,) float32
+        The same for the parameters.
+    names : (N,) str
+    """
+
+    crops: NDArray[np.uint8]
+    parameters: NDArray[np.float32]
+    landmarks: NDArray[np.float32]
+    landmark_weights: NDArray[np.float32]
+    parameter_weights: NDArray[np.float32]
+    names: NDArray[np.str_]
+
+    def __post_init__(self) -> None:
+        n = len(self.crops)
+        for name, shape in (
+            ("crops", (n, WIDE_SIZE, WIDE_SIZE, 3)),
+            ("parameters", (n, 62)),
+            ("landmarks", (n, 68, 2)),
+            ("landmark_weights", (n, 68)),
+            ("parameter_weights", (n,)),
+            ("names", (n,)),
+        ):
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"samples: {name} has shape {getattr(self, name).shape}, not {shape}")
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    def take(self, which: Any) -> Samples:
+        """Some of the samples, by index array, mask or slice."""
+        return Samples(**{f.name: getattr(self, f.name)[which] for f in fields(self)})
+
+
+def join_samples(parts: Sequence[Samples]) -> Samples:
+    """Several sets as one."""
+    return Samples(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Samples)})
+
+
+def write_samples(folder: str | Path, samples: Samples) -> None:
+    """Write samples as ``crops.npy`` and ``labels.npz`` (the other attributes) into a folder, made where missing."""
+    root = Path(folder)
+    root.mkdir(parents=True, exist_ok=True)
+    np.save(root / "crops.npy", samples.crops)
+    np.savez(root / "labels.npz", **{f.name: getattr(samples, f.name) for f in fields(samples) if f.name != "crops"})
+
+
+def read_samples(folder: str | Path) -> Samples:
+    """Read what `write_samples` wrote; the crops stay on disk, memory-mapped.
+
+    Raises
+    ------
+    ValueError
+        Names the file and what is missing or does not fit.
+    """
+    root = Path(folder)
+    for name in ("crops.npy", "labels.npz"):
+        if not (root / name).is_file():
+            raise ValueError(f"{root / name} is missing: no folder of labelled crops")
+    try:
+        crops = np.load(root / "crops.npy", mmap_mode="r", allow_pickle=False)
+        with np.load(root / "labels.npz", allow_pickle=False) as file:
+            return Samples(crops, **{f.name: file[f.name] for f in fields(Samples) if f.name != "crops"})
+    except Exception as e:  # zip and header errors of many kinds
+        raise ValueError(f"{root}: {e}") from None
