@@ -4,6 +4,8 @@
 # Given on the command line: make demo SOURCE=clip.mp4 MODEL=folder PYTHON=python3.12
 SOURCE =
 MODEL =
+# make evaluate DATA=folder with ytf68/
+DATA = ../shared/datasets
 # make test ARGS='-k node'
 ARGS =
 USABLE = import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))
@@ -27,10 +29,13 @@ export PIP_NO_INPUT := 1
 # Quiet, but for errors.
 PIP_INSTALL = $(VENV)/bin/python -m pip install -qq --progress-bar off
 
-.PHONY: help venv build demo no-face-model test lint bench clean distclean
+.PHONY: help venv build demo face-model evaluate no-face-model test lint bench clean distclean
 help:
 	@echo 'make demo    plays pictures of faces to the node, records what it publishes, draws it into out/demo/'
 	@echo '             SOURCE=clip.mp4, a folder of pictures, or 0 for the first webcam; MODEL=folder of a face model'
+	@echo 'make evaluate  measures a model on labelled photographs (DATA=../shared/datasets), into out/evaluate/'
+	@echo '             MODEL=folder of a model; the built-in one without it'
+	@echo 'make face-model  makes the built-in face model again, draws it into docs/images/ and measures it'
 	@echo 'make test    runs all tests against the built package'
 	@echo 'make lint    runs ruff and mypy'
 	@echo 'make bench   runs the benchmarks in benchmark/'
@@ -69,8 +74,13 @@ requirements/ros-%.txt:
 	@echo "ROS $* is not on PyPI: take ROS_DISTRO=jazzy or kilted, or source /opt/ros/$*/setup.bash first" >&2; exit 1
 endif
 
-$(VENV)/.ready-test: requirements/test.txt $(VENV)/.ready-demo
+$(VENV)/.ready-test: requirements/test.txt requirements/evaluate.txt $(VENV)/.ready-demo
 	@echo "Installing pytest and torch into $(VENV) (about 1 minute; where there is no CPU build of torch, more than 2 GB)"
+	@$(PIP_INSTALL) $(CONSTRAINTS) -r $<
+	@touch $@
+
+$(VENV)/.ready-evaluate: requirements/evaluate.txt $(VENV)/.ready-demo
+	@echo "Installing matplotlib into $(VENV)"
 	@$(PIP_INSTALL) $(CONSTRAINTS) -r $<
 	@touch $@
 
@@ -96,7 +106,7 @@ $(INSTALL)/.built: $(VENV)/.ready-demo $(BUILT_FROM)
 # Without MODEL the demo uses the built-in face model; a checkout that has none takes the stand-in beside it.
 STAND_IN = ../shared/models/make_dense_basis.py
 FACE_MODEL = $(MODEL)
-ifeq ($(MODEL)$(wildcard radan_ros/data/model),)
+ifeq ($(MODEL)$(wildcard radan_ros/data/model/model.yaml),)
 FACE_MODEL = out/models/3ddfa_v2
 FACE_MODEL_READY = $(if $(wildcard out/models/.made $(STAND_IN)),out/models/.made,no-face-model)
 endif
@@ -109,6 +119,14 @@ out/models/.made: | $(VENV)/.ready-demo
 	@echo "Making a stand-in face model in out/models (some seconds)"
 	@$(VENV)/bin/python $(STAND_IN) out/models >/dev/null
 	@touch $@
+
+evaluate: $(VENV)/.ready-evaluate $(FACE_MODEL_READY)
+	@$(VENV)/bin/python -m radan_ros.tools.evaluate --data "$(DATA)" --out out/evaluate \
+		$(if $(FACE_MODEL),--model "$(FACE_MODEL)")
+
+# The same bytes every time, into the package; it is measured where ../shared is.
+face-model: $(VENV)/.ready-demo
+	@$(VENV)/bin/python -m radan_ros.tools.face_model --pictures docs/images --measure
 
 no-face-model:
 	@echo 'no face model: run make demo MODEL=folder, a folder as 3DDFA_V2 has it (configs/ and weights/)' >&2; exit 1

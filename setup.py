@@ -42,12 +42,17 @@ setup(
     extras_require={
         "cuda": ["torch>=2.4", "cupy-cuda12x>=13"],
         "demo": requirements("demo"),
-        "train": ["torch>=2.4"],
+        "evaluate": requirements("evaluate"),
+        "train": ["torch>=2.4", "tensorboard"],
     },
     entry_points={
         "console_scripts": [
             "radan-reconstruct=radan_ros.tools.reconstruct:main",
             "radan-export=radan_ros.tools.export:main",
+            "radan-face-model=radan_ros.tools.face_model:main",
+            "radan-prepare=radan_ros.tools.prepare:main",
+            "radan-train=radan_ros.tools.train:main",
+            "radan-evaluate=radan_ros.tools.evaluate:main",
         ]
     },
 )

@@ -12,7 +12,8 @@ Nothing here needs ROS except ``radan_ros.ros`` and the generated ``radan_ros.ms
 from radan_ros.camera import CameraModel
 from radan_ros.detectors import open_detector
 from radan_ros.face import Detection, Face
+from radan_ros.fitting import fit_landmarks
 from radan_ros.model import Model, open_model
 from radan_ros.pipeline import Pipeline
 
-__all__ = ["CameraModel", "Detection", "Face", "Model", "Pipeline", "open_detector", "open_model"]
+__all__ = ["CameraModel", "Detection", "Face", "Model", "Pipeline", "fit_landmarks", "open_detector", "open_model"]

@@ -16,6 +16,8 @@ from radan_ros.pickles import load_arrays
 if TYPE_CHECKING:
     from radan_ros.networks import Network
 
+_BUILTIN = Path(str(resources.files("radan_ros"))) / "data" / "model"
+
 
 @dataclass(frozen=True)
 class Whitening:
@@ -40,12 +42,15 @@ class Model:
         Crops (N, 120, 120, 3) uint8 BGR to whitened parameters (N, 62).
     whitening : Whitening
     face_model : FaceModel
+    network_file : Path, optional
+        Where the network came from.
     """
 
     name: str
     network: Network
     whitening: Whitening
     face_model: FaceModel
+    network_file: Path | None = None
 
 
 def read_whitening(path: str | Path) -> Whitening:
@@ -81,8 +86,27 @@ def read_whitening(path: str | Path) -> Whitening:
 
 def builtin_model() -> Path | None:
     """Folder of the model that comes with the package, or None when this build has none."""
-    folder = Path(str(resources.files("radan_ros"))) / "data" / "model"
-    return folder if (folder / "model.yaml").is_file() else None
+    return _BUILTIN if (_BUILTIN / "model.yaml").is_file() else None
+
+
+def open_face_model(path: str) -> FaceModel:
+    """Open a face model of any format.
+
+    Parameters
+    ----------
+    path : str
+        'builtin', a file of our format (``.npz``), 3DDFA's folder, or 3DDFA_V2's ``.pkl``.
+
+    Raises
+    ------
+    ValueError, OSError
+        Say what is missing or wrong.
+    """
+    if path == "builtin":
+        return read_face_model(_existing(_BUILTIN / "face_model.npz"))
+    if path.endswith(".npz"):
+        return read_face_model(path)
+    return read_3ddfa_v2(path) if path.endswith(".pkl") else read_3ddfa(path)
 
 
 def open_model(folder: str | Path | None = None, *, device: str = "auto", threads: int | None = None) -> Model:
@@ -137,6 +161,7 @@ def _open_native(root: Path, device: str, threads: int | None) -> Model:
         open_network(root / config["network"], device=device, threads=threads),
         read_whitening(root / config["whitening"]),
         read_face_model(_existing(root / config["face_model"])),
+        root / config["network"],
     )
 
 
@@ -159,6 +184,7 @@ def _open_3ddfa_v2(root: Path, configs: list[Path], device: str, threads: int | 
         open_network(checkpoint, device=device, threads=threads),
         read_whitening(root / whitening),
         read_3ddfa_v2(root / config["bfm_fp"]),
+        checkpoint,
     )
 
 
@@ -178,6 +204,7 @@ def _open_3ddfa(root: Path, device: str, threads: int | None) -> Model:
         open_network(checkpoints[0], device=device, threads=threads),
         read_whitening(root / "train.configs" / "param_whitening.pkl"),
         read_3ddfa(root),
+        checkpoints[0],
     )
 
 

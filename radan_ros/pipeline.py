@@ -14,7 +14,7 @@ from radan_ros.model import Model
 
 # The networks of this family answer in Matlab's pixels of the crop: first centre at 1, y up. These bring a
 # point (x, y, z, 1) of that frame to centres from 0, y down, third axis away from the viewer.
-_CROP_FROM_NETWORK = np.array([[1, 0, 0, -1], [0, -1, 0, boxes.CROP_SIZE], [0, 0, -1, 0], [0, 0, 0, 1]], np.float64)
+CROP_FROM_NETWORK = np.array([[1, 0, 0, -1], [0, -1, 0, boxes.CROP_SIZE], [0, 0, -1, 0], [0, 0, 0, 1]], np.float64)
 # 3DDFA's code undoes it as y = 121 - y and leaves x, one pixel of the crop off.
 _CROP_FROM_NETWORK_REFERENCE = np.array(
     [[1, 0, 0, 0], [0, -1, 0, boxes.CROP_SIZE + 1], [0, 0, -1, 0], [0, 0, 0, 1]], np.float64
@@ -139,11 +139,20 @@ class Pipeline:
             sx, sy = ((roi[2:] - roi[:2]).astype(np.float64)) / boxes.CROP_SIZE
             x, y = roi[:2].astype(np.float64)
         else:
-            crop_from_network = _CROP_FROM_NETWORK
+            crop_from_network = CROP_FROM_NETWORK
             to_image = boxes.crop_to_image(roi)
             sx, sy, x, y = to_image[0, 0], to_image[1, 1], to_image[0, 2], to_image[1, 2]
         image_from_crop = np.array([[sx, 0, 0, x], [0, sy, 0, y], [0, 0, (sx + sy) / 2, 0]])
         return (image_from_crop @ crop_from_network @ camera).astype(np.float32)
+
+
+def cameras_in_crop(parameters: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Parameters (N, 62) as networks answer them to cameras (N, 3, 4): face model to pixels of the 120 px crop.
+
+    Centres at integers, x right, y down, third axis away from the viewer.
+    """
+    cameras = np.asarray(parameters, np.float64)[:, :12].reshape(-1, 3, 4)
+    return (CROP_FROM_NETWORK[:3, :3] @ cameras + CROP_FROM_NETWORK[:3, 3:] * [0, 0, 0, 1]).astype(np.float32)
 
 
 def transform(cameras: NDArray[np.float32], points: NDArray[np.float32]) -> NDArray[np.float32]:
