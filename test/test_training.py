@@ -80,7 +80,7 @@ def data(small_face: FaceModel, tmp_path_factory: pytest.TempPathFactory) -> Pat
     write_samples(folder / "train", rendered(small_face, 24, 0))
     write_samples(folder / "val", rendered(small_face, 9, 1))
     config = config_of(folder, settings(folder, folder, tile_swaps=False))
-    whitening = loop.measure_whitening(open_batches(config, small_face))
+    whitening = loop.measure_whitening(open_batches(config, small_face), 1000)
     np.savez(folder / "whitening.npz", mean=whitening.mean, std=whitening.std)
     return folder
 

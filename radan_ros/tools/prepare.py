@@ -16,9 +16,10 @@ from radan_ros.pipeline import cameras_in_crop
 from radan_ros.pose import decompose_camera, euler_from_rotation, head_rotation
 from radan_ros.tools.play import positive_integer
 from radan_ros.training.preparation import label_pictures, prepare_samples, read_labelled_pictures
-from radan_ros.training.samples import write_samples
+from radan_ros.training.samples import Samples, write_samples
 
 _Array = NDArray[np.float64]
+SYNTHETIC = "synthetic"
 _YAWS = (("0-30", 0, 30), ("30-60", 30, 60), ("60 and more", 60, 181))
 
 
@@ -26,7 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit status: 0, 1 with one line on standard error, 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
     try:
-        pictures = read_labelled_pictures(options.data, options.split)
+        if str(options.data) == SYNTHETIC:
+            return _synthetic(options)
+        pictures = read_labelled_pictures(options.data, options.split, options.labels)
         deviations = read_whitening(options.whitening).std[12:] if options.whitening else None
         face_model = open_face_model(options.face_model)
         labels = label_pictures(pictures, face_model, deviations=deviations, levelled=0 if options.as_marked else 1)
@@ -47,11 +50,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, ValueError, ImportError, BrokenExecutor) as error:
         print(f"radan-prepare: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
+    _print_samples(options.out, samples)
+    return 0
+
+
+def _synthetic(options: argparse.Namespace) -> int:
+    from radan_ros.training.synthetic import SyntheticFaces, SyntheticSettings
+
+    settings = SyntheticSettings(shape_spread=options.shape_spread)
+    faces = SyntheticFaces(open_face_model(options.face_model), settings)
+    samples = faces.samples(options.count, options.seed, options.workers, progress=sys.stderr.isatty())
+    write_samples(options.out, samples)
+    _print_samples(options.out, samples)
+    return 0
+
+
+def _print_samples(out: Path, samples: Samples) -> None:
     heads = [head_rotation(decompose_camera(c).rotation) for c in cameras_in_crop(samples.parameters)]
     yaws = np.abs(np.rad2deg([euler_from_rotation(head)[0] for head in heads]))
     bins = ", ".join(f"{name} {np.sum((yaws >= low) & (yaws < high))}" for name, low, high in _YAWS)
-    print(f"{options.out}: {len(samples)} samples; by degrees of yaw: {bins}")
-    return 0
+    print(f"{out}: {len(samples)} samples; by degrees of yaw: {bins}")
 
 
 def _print_fits(errors: _Array, landmark_weights: _Array, parameter_weights: _Array) -> None:
@@ -74,9 +92,14 @@ def _count(text: str) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="radan-prepare", description=__doc__)
-    parser.add_argument("data", type=Path, help="folder with images/ and labels.npz")
+    parser.add_argument("data", type=Path, help=f"folder with images/ and labels.npz; or '{SYNTHETIC}': rendered faces")
     parser.add_argument("out", type=Path, help="folder of samples to write")
     parser.add_argument("--split", help="only pictures of this split of labels.npz: train, val")
+    parser.add_argument("--labels", type=Path, help="other labels than the folder's, such as radan-label writes")
+    parser.add_argument("--count", type=positive_integer, default=8000, help="how many rendered faces (8000)")
+    parser.add_argument(
+        "--shape-spread", type=float, default=0.8, help="of rendered faces, in standard deviations of the model (0.8)"
+    )
     parser.add_argument("--copies", type=_count, default=3, help="turned copies of each picture (3)")
     parser.add_argument(
         "--profiled-only", action="store_true", help="the copies alone: a validation set of large poses"

@@ -45,7 +45,7 @@ from radan_ros.training.samples import Samples
 
 LOG_EVERY = 20  # steps
 BAD_STEPS = 10  # in a row, of a loss or gradient that is not finite, and the training stops
-WHITENING_CROPS = 2048  # at least so many, as they are trained on, for mean and standard deviation
+WHITENING_CROPS = 2048  # about so many, as they are trained on, for mean and standard deviation
 LAST, BEST, WHITENING, CONFIG, METRICS = "last.pth", "best.pth", "whitening.npz", "config.yaml", "metrics.csv"
 
 
@@ -338,7 +338,7 @@ class Training:
             elif beside is not None and beside.is_file():
                 whitening = read_whitening(beside)
             else:
-                whitening = measure_whitening(self.batches, config.workers)
+                whitening = measure_whitening(self.batches, self.steps, config.workers)
             self.folder.mkdir(parents=True, exist_ok=True)
             np.savez(path, mean=whitening.mean, std=whitening.std)
         _barrier(self.process)
@@ -373,13 +373,12 @@ def _seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def measure_whitening(batches: Batches, workers: int = 0) -> Whitening:
-    """Mean and standard deviation of the parameters as they are trained on, of the first `WHITENING_CROPS`.
+def measure_whitening(batches: Batches, steps: int, workers: int = 0) -> Whitening:
+    """Mean and standard deviation of the parameters as trained on: of `WHITENING_CROPS`, at most so many steps.
 
     A parameter that never changes gets a deviation of 1. Processes make the crops: `workers`, or this one where 0.
     """
-    steps = math.ceil(WHITENING_CROPS / batches.batch)
-    made = loader(batches, 0, steps, workers)
+    made = loader(batches, 0, min(steps, math.ceil(WHITENING_CROPS / batches.batch)), workers)
     values = np.concatenate([b["parameters"][b["parameter_weights"] > 0].numpy() for b in made]).astype(np.float64)
     if not len(values):
         raise ValueError("whitening: no crop has parameters to measure it on; name a file")

@@ -6,7 +6,8 @@ jaw of the far side lies on the visible outline instead. What is believed:
 
 - marked 2D points: all 68 of a frontal face; of a turned one all but the far jaw, which changes over to the fit's
   projection the further the head is turned (`contour_share`), with down to half the weight;
-- a teacher's 3D points: all, the less the more its answers to slightly different crops disagree;
+- a teacher's 3D points: all, the less the more its answers to slightly different crops disagree; lids and inner lips
+  less than the rest, because 3DDFA and its like follow blinks and open mouths only in part;
 - both: the marked points in the picture, the teacher for their depth and for the far jaw, as long as the two agree.
   What all pictures of a set are marked off the teacher by, one offset in shares of the face's size, is taken off first
   (`common_offset`): points that come from a resampled video lie off by whole pixels;
@@ -46,6 +47,8 @@ AGREE = (
 )
 _TEACHER_NOISE = 0.01  # of `fit_landmarks`; best on landmarks left out of the fit
 _HIDDEN_WEIGHT = 0.5  # of the far jaw of a profile
+_TAUGHT_OPENING_WEIGHT = 0.3  # of lids and inner lips that only a teacher has placed
+_OPENING = np.array([37, 38, 40, 41, 43, 44, 46, 47, 61, 62, 63, 65, 66, 67])  # landmarks that blinks and speech move
 _PITCH, _ROLL = 30.0, 8.0  # degrees, the largest that a copy is nodded and tilted
 _STEEPEST = 45.0  # degrees of pitch that no copy goes beyond
 _LEAST_TURN = 5.0  # degrees of yaw between a picture and its copies
@@ -87,7 +90,9 @@ class LabelledPictures:
         return LabelledPictures(self.folder, **taken)
 
 
-def read_labelled_pictures(folder: str | Path, split: str | None = None) -> LabelledPictures:
+def read_labelled_pictures(
+    folder: str | Path, split: str | None = None, labels: str | Path | None = None
+) -> LabelledPictures:
     """Read ``labels.npz`` of a folder of labelled pictures.
 
     Keys: ``names``; ``landmarks68_2d`` (n, 68, 2), marked points; ``teacher_landmarks68_3d`` (n, 68, 3), as 3DDFA
@@ -100,6 +105,8 @@ def read_labelled_pictures(folder: str | Path, split: str | None = None) -> Labe
     split : str, optional
         Only the pictures whose ``split`` says so. A folder that has splits wants one named, lest people of a validation
         set get into a training.
+    labels : path, optional
+        Another file than the folder's ``labels.npz``.
 
     Raises
     ------
@@ -107,9 +114,9 @@ def read_labelled_pictures(folder: str | Path, split: str | None = None) -> Labe
         Names the file and what is missing or does not fit.
     """
     root = Path(folder)
-    path = root / "labels.npz"
+    path = root / "labels.npz" if labels is None else Path(labels)
     if not path.is_file():
-        raise ValueError(f"{path} is missing: no folder of labelled pictures")
+        raise ValueError(f"{path} is missing: no labels of pictures")
     try:
         with np.load(path, allow_pickle=False) as file:
             content = {name: file[name] for name in file}
@@ -223,6 +230,8 @@ def label_pictures(
     errors = np.where(np.isfinite(errors), errors, np.inf)
     parameter_weights = _falling(errors, FITS_WELL, FITS_NOT)
     landmark_weights = _falling(errors, FITS_NOT, 1.5 * FITS_NOT)[:, None] * np.where(known, 1, _HIDDEN_WEIGHT)
+    if marked is None:
+        landmark_weights[:, _OPENING] *= _TAUGHT_OPENING_WEIGHT
     if marked is None and pictures.spread is not None:
         sure = _falling(pictures.spread, SURE, UNSURE)
         parameter_weights, landmark_weights = parameter_weights * sure, landmark_weights * sure[:, None]

@@ -12,15 +12,16 @@ that such faces suffice for landmarks; Tobin et al., "Domain randomization" (IRO
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from radan_ros.boxes import crop_to_image, square_from_landmarks
 from radan_ros.face_models import FaceModel
@@ -38,6 +39,7 @@ from .paint import Paint, Person, random_person
 __all__ = ["SyntheticFaces", "SyntheticSettings"]
 
 _FINER = 1.5  # pixels are drawn so many times finer each way, and averaged (2 costs 2 ms more)
+_CHUNK = 32  # faces that a worker renders before it answers
 _FACE_TARGET = 0.31  # linear brightness of a light face in a well exposed picture
 
 
@@ -146,7 +148,7 @@ class SyntheticFaces:
         rotation = rotation_from_euler(*self._angles(rng)) @ HEAD_IN_MODEL.T
         return self._parameters(rotation, self._coefficients(rng))
 
-    def samples(self, n: int, seed: int, workers: int = 1) -> Samples:
+    def samples(self, n: int, seed: int, workers: int = 1, *, progress: bool = False) -> Samples:
         """Many faces; the i-th depends on the seed and i alone.
 
         Parameters
@@ -156,20 +158,25 @@ class SyntheticFaces:
         workers : int
             Processes. (A face takes about 15 ms of a core. Who renders in processes or threads of his own does well to
             set ``OPENBLAS_NUM_THREADS=1``.)
+        progress : bool
+            Show a bar on standard error.
         """
-        if workers > 1 and n > 1:
-            chunks = [range(i, n, workers) for i in range(min(workers, n))]
-            with (
-                _one_thread_each(),
-                ProcessPoolExecutor(
-                    len(chunks), get_context("spawn"), _start_worker, (self.face_model, self.settings)
-                ) as pool,
-            ):
-                parts = list(pool.map(_work, [(seed, c) for c in chunks]))
-            order = np.argsort(np.concatenate([np.asarray(c) for c in chunks]))
-            crops, parameters, landmarks = (np.concatenate(a)[order] for a in zip(*parts, strict=True))
-        else:
-            crops, parameters, landmarks = self._many(seed, range(n))
+        chunks = [range(start, min(start + _CHUNK, n)) for start in range(0, n, _CHUNK)]
+        with tqdm(total=n, unit="face", disable=not progress) as bar, ExitStack() as stack:
+            parts: Iterable[tuple[NDArray[np.uint8], Floats, Floats]]
+            if workers > 1 and len(chunks) > 1:
+                stack.enter_context(_one_thread_each())
+                context, start = get_context("spawn"), (self.face_model, self.settings)
+                pool = ProcessPoolExecutor(min(workers, len(chunks)), context, _start_worker, start)
+                parts = stack.enter_context(pool).map(_work, [(seed, chunk) for chunk in chunks])
+            else:
+                parts = (self._many(seed, chunk) for chunk in chunks)
+            crops = np.zeros((n, WIDE_SIZE, WIDE_SIZE, 3), np.uint8)
+            parameters, landmarks = np.zeros((n, 62), np.float32), np.zeros((n, 68, 2), np.float32)
+            for chunk, part in zip(chunks, parts, strict=True):
+                crops[chunk.start : chunk.stop], parameters[chunk.start : chunk.stop] = part[:2]
+                landmarks[chunk.start : chunk.stop] = part[2]
+                bar.update(len(chunk))
         return Samples(
             crops=crops,
             parameters=parameters,

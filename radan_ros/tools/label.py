@@ -1,0 +1,69 @@
+"""``radan-label``: landmarks for pictures that have none, from a model's own answers; `radan-prepare` reads them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from radan_ros import Pipeline, open_detector, open_model
+from radan_ros.tools.reconstruct import read_picture
+from radan_ros.training.labelling import label_picture
+
+_PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit status: 0, 1 with one line on standard error, 130 after Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    try:
+        _label(options)
+    except KeyboardInterrupt:
+        return 130
+    except (OSError, ValueError, ImportError) as error:
+        print(f"radan-label: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _label(options: argparse.Namespace) -> None:
+    folder = options.data / "images"
+    paths = sorted(p for p in folder.glob("*") if p.suffix.lower() in _PICTURES)
+    if not paths:
+        raise ValueError(f"{folder}: no pictures there")
+    pipeline = Pipeline(open_model(options.model), open_detector("dlib_hog"))
+    names, landmarks, spreads = [], [], []
+    for number, path in enumerate(tqdm(paths, unit="picture", disable=not sys.stderr.isatty())):
+        label = label_picture(pipeline, read_picture(path), np.random.default_rng((options.seed, number)))
+        if label is not None:
+            names.append(path.name)
+            landmarks.append(label[0])
+            spreads.append(label[1])
+    if not names:
+        raise ValueError(f"{folder}: no face was found in any of {len(paths)} pictures")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    with open(options.out, "wb") as file:
+        np.savez(
+            file,
+            names=np.array(names),
+            landmarks=np.stack(landmarks),
+            teacher_spread=np.array(spreads, np.float32),
+        )
+    print(f"{options.out}: {len(names)} of {len(paths)} pictures; the crops disagree by {np.median(spreads):.4f}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="radan-label", description=__doc__)
+    parser.add_argument("data", type=Path, help="folder with images/")
+    parser.add_argument("out", type=Path, help="labels to write (.npz); for radan-prepare --labels")
+    parser.add_argument("--model", help="model folder; without it the built-in model")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
