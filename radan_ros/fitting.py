@@ -30,7 +30,7 @@ class LandmarkFit(NamedTuple):
         Shape then expression.
     residuals : (N, 68) float32
         Distance of each given landmark from the projected one, in pixels (in 3D where landmarks are), whatever its
-        weight; NaN where the landmark is not finite.
+        weight; NaN where the landmark is not finite, and of a face that was not fitted.
     """
 
     cameras: NDArray[np.float32]
@@ -87,7 +87,8 @@ def fit_landmarks(
     Returns
     -------
     LandmarkFit
-        A face with fewer than 6 usable landmarks gets NaN in all of its cameras and coefficients.
+        A face with fewer than 6 usable landmarks, or with all of them on one row or column, is not fitted: NaN
+        everywhere.
 
     Raises
     ------
@@ -121,16 +122,24 @@ def fit_landmarks(
     residuals = np.full((n, LANDMARKS), np.nan)
     finite = np.asarray(np.isfinite(points).all(axis=2))
     believed[~finite] = 0
-    usable = np.flatnonzero((believed > 0).sum(axis=1) >= 6)
+    sizes = _sizes(points, believed)
+    usable = np.flatnonzero(((believed > 0).sum(axis=1) >= 6) & (sizes > 0))
     for start in range(0, len(usable), _BATCH):
         rows = usable[start : start + _BATCH]
         given = np.where(finite[rows, :, None], points[rows], 0)
-        solver = _Solver(mean, basis, prior, given, believed[rows], noise, contour and given.shape[2] == 2, robust)
+        flat = given.shape[2] == 2
+        solver = _Solver(mean, basis, prior, given, believed[rows], noise * sizes[rows], contour and flat, robust)
         solver.run(iterations)
         cameras[rows] = solver.cameras()
         coefficients[rows] = solver.coefficients * scales
         residuals[rows] = np.where(finite[rows], np.linalg.norm(solver.errors(), axis=2), np.nan)
     return LandmarkFit(cameras.astype(np.float32), coefficients.astype(np.float32), residuals.astype(np.float32))
+
+
+def _sizes(points: _Array, weights: _Array) -> _Array:
+    """Square root of the area of the box of each face's landmarks of any weight, (N,); NaN where there is none."""
+    used = np.where(weights[..., None] > 0, points[..., :2], np.nan)
+    return np.asarray(np.sqrt((np.fmax.reduce(used, axis=1) - np.fmin.reduce(used, axis=1)).prod(axis=1)))
 
 
 def contour_share(cameras: ArrayLike) -> NDArray[np.float64]:
@@ -157,7 +166,8 @@ def _contour_share(sine: _Array) -> _Array:
     share = np.ones((len(sine), LANDMARKS))
     far_side = np.where((sine > 0)[:, None], np.arange(LANDMARKS) >= 9, np.arange(LANDMARKS) < 8)
     far_side[:, JAW.stop :] = False
-    return np.where(far_side, np.exp(-((angle / _CONTOUR_ANGLE) ** 2))[:, None], share)
+    share = np.where(far_side, np.exp(-((angle / _CONTOUR_ANGLE) ** 2))[:, None], share)
+    return np.where(np.isnan(sine)[:, None], np.nan, share)
 
 
 def _deviations(face_model: FaceModel, given: ArrayLike | None) -> _Array:
@@ -184,18 +194,15 @@ class _Solver:
         prior: _Array,
         points: _Array,
         weights: _Array,
-        noise: float,
+        sigma: _Array,  # (B,), of each coordinate of a landmark, pixels
         contour: bool,
         robust: bool,
     ) -> None:
         self.mean, self.basis, self.prior = mean, basis, prior
-        self.points, self.weights, self.contour, self.robust = points, weights, contour, robust
+        self.points, self.weights, self.sigma = points, weights, sigma
+        self.contour, self.robust = contour, robust
         count = len(points)
         self.dimensions = points.shape[2]
-        masked = np.where(weights[..., None] > 0, points[..., :2], np.nan)
-        box = np.nanmax(masked, axis=1) - np.nanmin(masked, axis=1)
-        self.size = np.maximum(np.sqrt(box.prod(axis=1)), 1e-9)
-        self.sigma = noise * self.size
         self.coefficients = np.zeros((count, len(prior)))
         self.shape = np.broadcast_to(mean, (count, *mean.shape))
         self.rotation, self.scale, self.offset = self._start()

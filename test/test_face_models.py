@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +38,7 @@ def _arrays(model: FaceModel) -> dict:
     return {name: getattr(model, name) for name in names}
 
 
-@pytest.mark.parametrize("damage", ["truncated", "text", "missing", "shape", "indices", "nan", "flipped"])
+@pytest.mark.parametrize("damage", ["truncated", "text", "missing", "shape", "indices", "nan", "codes", "flipped"])
 def test_damaged_native_files_are_named(small_face: FaceModel, tmp_path: Path, damage: str) -> None:
     path = tmp_path / "face.npz"
     write_face_model(path, small_face)
@@ -61,7 +60,7 @@ def test_damaged_native_files_are_named(small_face: FaceModel, tmp_path: Path, d
         elif damage == "indices":
             arrays["triangles"] = arrays["triangles"] + 10
         else:
-            arrays["mean"][3] = np.nan
+            arrays["mean" if damage == "nan" else damage][3] = np.nan
         np.savez(path, **arrays)
     with pytest.raises(ValueError, match="face.npz"):
         read_face_model(path)
@@ -85,13 +84,48 @@ def test_both_3ddfa_layouts_are_the_same_face_wound_outwards(model_folder: Path,
         assert 250 < model.codes.max() <= 255
 
 
+@pytest.fixture(scope="module")
+def layout(small_face: FaceModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The half ellipsoid in 3DDFA's files: micrometres, more modes than are read, triangles from 1 and clockwise."""
+    from scipy.io import savemat
+
+    folder = tmp_path_factory.mktemp("layout")
+    (folder / "train.configs").mkdir()
+    (folder / "visualize").mkdir()
+    mean = small_face.mean.reshape(-1, 1).astype(np.float64) * 1e3
+    more = np.random.default_rng(3).normal(size=(len(mean), 5)).astype(np.float32)
+    shape, expression = small_face.shape_basis.reshape(-1, 40) * 1e3, small_face.expression_basis.reshape(-1, 10) * 1e3
+    arrays = {
+        "u_shp": 0.75 * mean,
+        "u_exp": 0.25 * mean,
+        "w_shp_sim": np.hstack([shape, more]),
+        "w_exp_sim": np.hstack([expression, more]),
+        "keypoints_sim": (3 * small_face.landmarks[:, None] + np.arange(3)).ravel(),
+        "pncc_code": small_face.codes.T / 255,
+    }
+    for name, array in arrays.items():
+        np.save(folder / "train.configs" / f"{name}.npy", array)
+    savemat(folder / "visualize" / "tri.mat", {"tri": small_face.triangles[:, ::-1].T + 1})
+    return folder
+
+
+def test_3ddfa_s_files_of_a_known_face_are_that_face(layout: Path, small_face: FaceModel) -> None:
+    model = read_3ddfa(layout)
+    for name in ("mean", "shape_basis", "expression_basis"):
+        np.testing.assert_allclose(getattr(model, name), getattr(small_face, name) * 1e3, rtol=1e-5, atol=1e-2)
+    assert np.array_equal(model.triangles, small_face.triangles)
+    assert np.array_equal(model.landmarks, small_face.landmarks)
+    np.testing.assert_allclose(model.codes, small_face.codes, atol=1e-3)
+    assert model.unit == 1e-6
+
+
 @pytest.mark.parametrize("name", ["u_shp.npy", "w_exp_sim.npy", "keypoints_sim.npy", "pncc_code.npy", "tri.mat"])
 @pytest.mark.parametrize("damage", ["missing", "truncated", "other"])
-def test_damaged_3ddfa_files_are_named(model_folder: Path, tmp_path: Path, name: str, damage: str) -> None:
+def test_damaged_3ddfa_files_are_named(layout: Path, tmp_path: Path, name: str, damage: str) -> None:
     (tmp_path / "train.configs").mkdir()
     (tmp_path / "visualize").mkdir()
-    for file in [*(model_folder / "train.configs").glob("*.npy"), model_folder / "visualize" / "tri.mat"]:
-        target = tmp_path / file.relative_to(model_folder)
+    for file in [*(layout / "train.configs").glob("*.npy"), layout / "visualize" / "tri.mat"]:
+        target = tmp_path / file.relative_to(layout)
         if file.name != name:
             target.symlink_to(file)
         elif damage == "truncated":
@@ -130,10 +164,8 @@ def test_arrays_of_every_pickle_protocol_are_read(tmp_path: Path, protocol: int)
     assert np.array_equal(again["a"], content["a"]) and again["n"][0] == 3
 
 
-def test_a_truncated_pickle_is_named(tmp_path: Path, shared: Path) -> None:
-    source = shared / "models" / "3ddfa_v2" / "configs" / "tri.pkl"
-    shutil.copy(source, tmp_path / "bfm_noneck_v3.pkl")
-    content = (tmp_path / "bfm_noneck_v3.pkl").read_bytes()
+def test_a_truncated_pickle_is_named(tmp_path: Path) -> None:
+    content = pickle.dumps({"u": np.arange(3000.0), "w_shp": np.zeros((3000, 40))})
     for size in (0, 10, len(content) // 2):
         (tmp_path / "bfm_noneck_v3.pkl").write_bytes(content[:size])
         with pytest.raises(ValueError, match="bfm_noneck_v3.pkl"):

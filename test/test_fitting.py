@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from radan_ros.face_models import FaceModel, read_3ddfa
-from radan_ros.fitting import LandmarkFit, fit_landmarks
+from radan_ros.fitting import LandmarkFit, contour_share, fit_landmarks
 from radan_ros.model import read_whitening
 from radan_ros.pipeline import transform
 from radan_ros.pose import HEAD_IN_MODEL, decompose_camera, head_rotation, rotation_from_euler
@@ -153,8 +153,14 @@ def test_far_jaw_points_on_the_outline_do_not_turn_the_head(face):
 def test_too_few_landmarks_and_no_faces(face, heads):
     landmarks = heads[2][:2].copy()
     landmarks[0, 5:] = np.nan
+    for nothing in (np.zeros((68, 2)), np.stack([np.arange(68), np.zeros(68)], axis=1)):
+        flat = fit_landmarks(face, np.stack([nothing, landmarks[1, :, :2]]))
+        assert np.isnan(flat.cameras[0]).all() and np.isfinite(flat.cameras[1]).all(), "a point and a line are no face"
     fit = fit_landmarks(face, landmarks)
     assert np.isnan(fit.cameras[0]).all() and np.isfinite(fit.cameras[1]).all()
+    assert np.isnan(fit.coefficients[0]).all() and np.isnan(fit.residuals[0]).all()
+    share = contour_share(fit.cameras)
+    assert np.isnan(share[0]).all() and np.isfinite(share[1]).all()
     assert fit_landmarks(face, np.zeros((0, 68, 2))).cameras.shape == (0, 3, 4)
 
 

@@ -169,6 +169,72 @@ def test_a_split_must_be_named_where_there_are_some(folder):
     np.testing.assert_array_equal(read_labelled_pictures(folder, "val").names, ["4.png", "5.png"])
 
 
+def test_other_labels_keep_the_folder_s_splits(folder, tmp_path):
+    """A model's own labels of all pictures: the people of the validation set stay out."""
+    with np.load(folder / "labels.npz") as file:
+        points = file["landmarks"]
+    names = np.array(["4.png", "2.png", "unknown.png", "0.png"])
+    np.savez(tmp_path / "own.npz", names=names, landmarks=points[:4])
+    with pytest.raises(ValueError, match="own.npz: name one of its splits: train, val"):
+        read_labelled_pictures(folder, labels=tmp_path / "own.npz")
+    np.testing.assert_array_equal(
+        read_labelled_pictures(folder, "train", tmp_path / "own.npz").names, ["2.png", "0.png"]
+    )
+    np.testing.assert_array_equal(read_labelled_pictures(folder, "val", tmp_path / "own.npz").names, ["4.png"])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ({"split": np.array(["train"] * 3)}, "3 texts of split for 7 pictures"),
+        ({"split": np.arange(7)}, "lacks split, a list of texts"),
+        ({"names": np.arange(7)}, "lacks names, a list of texts"),
+        ({"landmarks": np.zeros((7, 136))}, r"landmarks is float64 \(7, 136\)"),
+        ({"landmarks68_2d": np.zeros((6, 68, 2))}, r"landmarks68_2d is float64 \(6, 68, 2\)"),
+        ({"teacher_spread": np.array(["a"] * 7)}, "teacher_spread is <U1"),
+    ],
+)
+def test_labels_that_do_not_fit_are_named(folder, tmp_path, damage, message):
+    with np.load(folder / "labels.npz") as file:
+        np.savez(tmp_path / "labels.npz", **({name: file[name] for name in file} | damage))
+    with pytest.raises(ValueError, match=f"labels.npz: .*{message}"):
+        read_labelled_pictures(tmp_path, "train")
+
+
+def test_marks_count_where_the_teacher_knows_nothing(head, tmp_path):
+    """NaN is what is not known: of single points, of the teacher's whole face, of its spread."""
+    cameras = np.stack([camera(0)] * 4)
+    points = transform(cameras, head.landmark_points(np.zeros((4, 50)))).astype(np.float64)
+    teacher, spread = points * [1, 1, -1], np.array([0.004, np.nan, 0.004, 0.004])
+    teacher[1] = np.nan
+    teacher[2, [30, 60]] = np.nan
+    marked = points[..., :2] + 0.5
+    marked[3, 20] = np.nan
+    names = np.array(list("abcd"))
+    np.savez(tmp_path / "labels.npz", names=names, landmarks68_2d=marked, teacher_landmarks68_3d=teacher)
+    labels = label_pictures(read_labelled_pictures(tmp_path), head)
+    assert labels.parameter_weights.min() == 1 and np.isfinite(labels.landmarks).all()
+    np.testing.assert_allclose(labels.landmarks[:3], points[:3, :, :2], atol=0.3)  # levelled
+    np.savez(tmp_path / "labels.npz", names=names, teacher_landmarks68_3d=teacher, teacher_spread=spread)
+    labels = label_pictures(read_labelled_pictures(tmp_path), head)
+    np.testing.assert_array_equal(labels.parameter_weights, [1, 0, 1, 1])
+    assert np.isfinite(labels.landmark_weights).all()
+
+
+def test_samples_that_training_could_not_bear_are_refused(prepared):
+    samples = prepared[1].take(slice(0, 2))
+    gap = samples.landmarks.copy()
+    gap[1, 5] = np.nan
+    for change, message in (
+        ({"landmarks": gap}, "landmarks is not finite"),
+        ({"landmark_weights": -samples.landmark_weights}, "landmark_weights has negative"),
+        ({"crops": samples.crops.astype(np.float32)}, "crops is float32"),
+        ({"parameters": samples.parameters[:1]}, r"parameters is float32 \(1, 62\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            replace(samples, **change)
+
+
 def test_a_teacher_s_points_count_as_its_spread_says(folder, head, tmp_path):
     cameras = np.stack([camera(0)] * 3)
     points = transform(cameras, head.landmark_points(np.zeros((3, 50))))
@@ -188,7 +254,6 @@ def test_a_teacher_s_points_count_as_its_spread_says(folder, head, tmp_path):
 
 
 def test_the_program_writes_samples_and_says_what_it_left_out(folder, head, tmp_path, capsys):
-    pytest.importorskip("torch", reason="opening face models for training imports torch")
     write_face_model(tmp_path / "face.npz", head)
     arguments = [str(folder), str(tmp_path / "out"), "--face-model", str(tmp_path / "face.npz"), "--seed", "1"]
     assert prepare.main([*arguments, "--split", "val", "--profiled-only", "--copies", "2"]) == 0
@@ -199,8 +264,13 @@ def test_the_program_writes_samples_and_says_what_it_left_out(folder, head, tmp_
     assert "1 left out" in said.out and "4 samples" in said.out
     assert prepare.main(arguments) == 1
     assert prepare.main([str(tmp_path), str(tmp_path / "out")]) == 1
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 2 and all(line.startswith("radan-prepare: ") for line in lines)
+    (tmp_path / "file").write_text("")
+    arguments[1] = str(tmp_path / "file" / "out")
+    assert prepare.main([*arguments, "--split", "train"]) == 1
+    said = capsys.readouterr()
+    assert "pictures fitted" not in said.out, "a place that cannot be written is named before the work"
+    lines = said.err.splitlines()
+    assert len(lines) == 3 and all(line.startswith("radan-prepare: ") for line in lines)
 
 
 def test_a_picture_that_cannot_be_read_is_named(folder, head, tmp_path):
@@ -208,6 +278,15 @@ def test_a_picture_that_cannot_be_read_is_named(folder, head, tmp_path):
     labels = label_pictures(pictures, head)
     with pytest.raises(ValueError, match=r"0\.png: not a picture"):
         prepare_samples(pictures, labels, head)
+
+
+def test_labels_outside_of_their_picture_are_named(folder, head):
+    pictures = read_labelled_pictures(folder, "train").take(slice(0, 1))
+    assert pictures.marked is not None
+    for wrong in (pictures.marked + 5000, pictures.marked / 100):
+        elsewhere = replace(pictures, marked=wrong)
+        with pytest.raises(ValueError, match=r"0\.png: the labels lie outside"):
+            prepare_samples(elsewhere, label_pictures(elsewhere, head), head)
 
 
 def test_real_faces_marked_and_taught(shared: Path, model_folder: Path):
@@ -243,3 +322,4 @@ def test_the_offset_that_all_marked_points_share_is_found_and_a_few_wild_picture
     marked[:, :17] += 30  # another definition of the jaw
     marked[10, 40] = np.nan
     np.testing.assert_allclose(common_offset(marked, teacher), [0.02, -0.01], atol=1e-9)
+    np.testing.assert_array_equal(common_offset(np.full_like(marked, np.nan), teacher), [0, 0])

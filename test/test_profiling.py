@@ -136,6 +136,13 @@ def test_bad_input_is_named(textured):
         profile_face(image.astype(float), textured, camera(), NOTHING[0], np.eye(3))
     with pytest.raises(ValueError, match="camera"):
         profile_face(image, textured, np.eye(3), NOTHING[0], np.eye(3))
+    with pytest.raises(ValueError, match="mirrors"):
+        profile_face(image, textured, camera() * np.array([[1], [1], [-1]]), NOTHING[0], np.eye(3))
+    for rotation in (np.eye(4), np.full((3, 3), np.nan)):
+        with pytest.raises(ValueError, match="rotation"):
+            profile_face(image, textured, camera(), NOTHING[0], rotation)
+    with pytest.raises(ValueError, match="size of 0"):
+        TurnableFace(image, textured, camera(), NOTHING[0], size=0)
     away = camera()
     away[0, 3] = 2000
     with pytest.raises(ValueError, match="does not lie in the image"):

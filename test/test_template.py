@@ -188,11 +188,11 @@ def test_upper_and_lower_lip_meet_only_at_the_corners(face):
         (48, 54, 52, 3),  # mouth breadth
     ],
 )
-def test_distances_are_those_of_published_means(marks, first, second, mean, tolerance):
+def test_distances_are_about_those_of_adults(marks, first, second, mean, tolerance):
     assert np.linalg.norm(marks[first] - marks[second]) == pytest.approx(mean, abs=tolerance)
 
 
-def test_heights_from_the_sellion_are_those_of_published_means(face, marks):
+def test_heights_from_the_sellion_are_about_those_of_adults(face, marks):
     """The sellion is the deepest point of the nose's root; landmark 27 lies beside it, a little lower."""
     middle = face.vertices[(face.vertices[:, 0] == 0) & (face.vertices[:, 1] > 0.01) & (face.vertices[:, 1] < 0.035)]
     sellion = middle[np.argmin(middle[:, 2])] * MM
@@ -202,7 +202,7 @@ def test_heights_from_the_sellion_are_those_of_published_means(face, marks):
     assert np.linalg.norm(sellion - marks[27]) < 5
 
 
-def test_breadths_and_depths_are_those_of_published_means(face, marks):
+def test_breadths_and_depths_are_about_those_of_adults(face, marks):
     points = face.vertices * MM
     level = points[np.abs(points[:, 1]) < 6]
     assert 2 * level[:, 0].max() == pytest.approx(138, abs=8)  # bizygomatic to bitragion breadth

@@ -73,6 +73,7 @@ class FaceModel:
             ("mean", self.mean),
             ("shape_basis", self.shape_basis),
             ("expression_basis", self.expression_basis),
+            ("codes", self.codes),
             ("uv", self.uv),
         ):
             if array is not None and not np.isfinite(array).all():

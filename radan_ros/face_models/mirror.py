@@ -66,7 +66,7 @@ def mirror_coefficients(face_model: FaceModel, tolerance: float = 0.01) -> NDArr
     Raises
     ------
     ValueError
-        When the mean or the modes are not mirror symmetric.
+        When the mean or the modes are not mirror symmetric, or a mode moves nothing.
     """
     other = mirror_vertices(face_model)
     n = face_model.modes
@@ -74,6 +74,8 @@ def mirror_coefficients(face_model: FaceModel, tolerance: float = 0.01) -> NDArr
     flat = basis.reshape(-1, n)
     mirrored = (basis[other] * np.array([-1, 1, 1])[:, None]).reshape(-1, n)
     size = np.linalg.norm(flat, axis=0)
+    if not size.all():
+        raise ValueError(f"face model {face_model.name}: mode {size.argmin()} moves nothing")
     unit = flat / size
     matrix = np.linalg.solve(unit.T @ unit, unit.T @ mirrored) / size[:, None]
     left = np.linalg.norm(mirrored - flat @ matrix, axis=0) / np.linalg.norm(mirrored, axis=0)

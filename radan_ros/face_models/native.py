@@ -1,5 +1,7 @@
 """Our own format of a face model: one compressed ``.npz`` without pickles, the same bytes for the same model.
 
+(The members' bytes are the same everywhere; compressed, they are with the same zlib: zlib-ng packs them differently.)
+
 Arrays named as the attributes of `FaceModel`, a number ``format``, and optionally each basis as 16-bit multiples of a
 step (``shape_basis_step``, ``expression_basis_step``, model units). Format 2; format 1 had no uv, no regions, no names
 and no steps.

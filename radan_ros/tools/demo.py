@@ -25,11 +25,13 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from radan_ros import drawing
 from radan_ros.camera import CameraModel
+from radan_ros.face_models.making.pictures import region_colours
 from radan_ros.fastdds import PROFILE_VARIABLES, use_profile
+from radan_ros.model import open_face_model
 from radan_ros.pose import FACING
 from radan_ros.tools.play import positive_integer
 from radan_ros.tools.record import BagRecorder, Topic, header_stamp
@@ -486,11 +488,21 @@ def draw(out: Path, frame: Frame, latched: dict[str, Any]) -> None:
     _write(out / "depth.png", drawing.colour_depth(_pixels(frame.messages["/radan/depth"])))
     _write(out / "pncc.png", np.ascontiguousarray(_pixels(frame.messages["/radan/pncc"])[:, :, ::-1]))
     poses = [(face.id, face.pose.pose) for face in array.faces if face.id in meshes]
-    if poses and triangles is not None:
+    if poses and topology is not None and triangles is not None:
         nearest, pose = min(poses, key=lambda item: item[1].position.z)
         in_head = meshes[nearest] - [pose.position.x, pose.position.y, pose.position.z]
         in_head = in_head @ _rotation(pose.orientation)
-        _write(out / "mesh.png", drawing.mesh_views(in_head @ FACING.T, triangles))
+        albedo = mesh_colours(topology.version)
+        _write(out / "mesh.png", drawing.mesh_views(in_head @ FACING.T, triangles, albedo=albedo))
+
+
+def mesh_colours(version: str) -> ArrayLike:
+    """Colours of the mesh of a face model: lips, eyes and so on where it is the built-in one, else that of clay."""
+    try:
+        face_model = open_face_model("builtin")
+    except (ValueError, OSError):
+        return drawing.CLAY
+    return region_colours(face_model) if face_model.version == version else drawing.CLAY
 
 
 def _camera(info: Any, size: tuple[int, int]) -> CameraModel:
@@ -650,7 +662,7 @@ def _parser() -> argparse.ArgumentParser:
         default=ASTRONAUT,
         help="video, gif, picture, folder of pictures or webcam number (default: built in)",
     )
-    parser.add_argument("--model", help="folder of a face model (default: the node's)")
+    parser.add_argument("--model", help="model folder (default: the built-in model)")
     parser.add_argument(
         "--frames",
         type=positive_integer,

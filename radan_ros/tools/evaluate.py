@@ -177,6 +177,11 @@ def read_photographs(folder: Path, split: str) -> Faces:
             if missing:
                 raise ValueError(f"lacks {', '.join(missing)}")
             names, landmarks, splits, cameras = (file[name] for name in needed)
+        for name, array, shape in zip(
+            needed, (names, landmarks, splits, cameras), ((), (68, 2), (), (3, 4)), strict=True
+        ):
+            if array.shape != (len(names), *shape):
+                raise ValueError(f"{name} has shape {array.shape}, not {(len(names), *shape)}")
     except Exception as e:  # zip and header errors of many kinds
         raise ValueError(f"{path}: {e}") from None
     chosen = splits == split

@@ -13,7 +13,9 @@ from radan_ros.networks import export_network, open_network
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit status: 0, or 1 with one line on standard error."""
     parser = argparse.ArgumentParser(prog="radan-export", description=__doc__)
-    parser.add_argument("checkpoint", type=Path, help="RADAN or MobileNet-V1 checkpoint of torch (.pth, .pth.tar)")
+    parser.add_argument(
+        "checkpoint", type=Path, help="checkpoint of radan_mobile, RADAN or MobileNet-V1 (.pth, .pth.tar)"
+    )
     parser.add_argument("out", type=Path, help=".xml to write; its weights go beside it in a .bin")
     options = parser.parse_args(arguments)
     try:

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from radan_ros.tools.play import positive_integer
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -30,7 +32,10 @@ _ARITHMETIC = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; returns the exit status: 0, or 1 with one line on standard error."""
+    """Run the program; returns the exit status: 0, 1 with one line on standard error, 130 after Ctrl-C.
+
+    Where the environment lacks `_ARITHMETIC` it does not return: the program takes this process's place.
+    """
     options = _parser().parse_args(arguments)
     if any(os.environ.get(name) != value for name, value in _ARITHMETIC.items()):
         # NumPy reads these when it is imported: start again with them.
@@ -43,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        print("Making the face model (some seconds)", file=sys.stderr)
+        if sys.stderr.isatty():
+            print("Making the face model (some seconds)", file=sys.stderr)
         face_model = build_face_model()
         write_face_model(options.out, face_model, step=STEP)
         content = options.out.read_bytes()
@@ -56,8 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(path)
         if options.measure:
             _measure(face_model, options)
+    except KeyboardInterrupt:
+        return 130
     except (OSError, ValueError) as error:
-        print(f"radan-face-model: {error}", file=sys.stderr)
+        print(f"radan-face-model: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     return 0
 
@@ -70,7 +78,7 @@ def _measure(face_model: FaceModel, options: argparse.Namespace) -> None:
     for measure in MEASURES:
         deviation = measure.deviation_in(face_model.shape_basis, face_model.landmarks)
         rows.append((measure.name, *_mm(measure.deviation, measure.deviation_without_size, deviation)))
-    _table(("standard deviation, mm", "of people", "without size", "of the model"), rows)
+    _table(("standard deviation, mm", "of people, about", "without size", "of the model"), rows)
     if options.ict.is_dir():
         figures = measure_on_ict(face_model, options.ict, options.identities)
         rows = [
@@ -126,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--photographs", type=Path, default=_SHARED / "datasets" / "ytf68", help="folder with labels.npz"
     )
-    parser.add_argument("--identities", type=int, default=100, help="random identities to fit (100)")
+    parser.add_argument("--identities", type=positive_integer, default=100, help="random identities to fit (100)")
     return parser
 
 

@@ -36,6 +36,9 @@ def _label(options: argparse.Namespace) -> None:
     if not paths:
         raise ValueError(f"{folder}: no pictures there")
     pipeline = Pipeline(open_model(options.model), open_detector("dlib_hog"))
+    options.out.parent.mkdir(parents=True, exist_ok=True)  # what cannot be written is said before the work, not after
+    if options.out.is_dir():
+        raise ValueError(f"{options.out} is a folder: name a file")
     names, landmarks, spreads = [], [], []
     for number, path in enumerate(tqdm(paths, unit="picture", disable=not sys.stderr.isatty())):
         label = label_picture(pipeline, read_picture(path), np.random.default_rng((options.seed, number)))
@@ -45,7 +48,6 @@ def _label(options: argparse.Namespace) -> None:
             spreads.append(label[1])
     if not names:
         raise ValueError(f"{folder}: no face was found in any of {len(paths)} pictures")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     with open(options.out, "wb") as file:
         np.savez(
             file,

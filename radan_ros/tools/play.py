@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radan_ros.camera import CameraModel
-from radan_ros.tools.sources import ASTRONAUT, Frame, Source, SourceError, open_source
+from radan_ros.tools.sources import ASTRONAUT, ASTRONAUT_FOV, Frame, Source, SourceError, open_source
 
 FRAME_ID = "camera_optical_frame"
+FOV = 60.0  # degrees over the width of a camera of which nothing is known
 BYTES_PER_PIXEL = {"bgr8": 3, "rgb8": 3, "mono8": 1, "bgra8": 4, "rgba8": 4, "mono16": 2, "bayer_rggb8": 1}
 
 
@@ -185,7 +186,8 @@ def _play(source: Source, options: argparse.Namespace) -> int:
     qos = QoSProfile(depth=5, reliability=reliability)
     image = ImageMessage(source.size, options.encoding, options.frame_id)
     images = node.create_publisher(type(image.message), "image", qos)
-    info = None if options.no_camera_info else camera_info(source.size, math.radians(options.fov), options.frame_id)
+    fov = options.fov or (ASTRONAUT_FOV if options.source == ASTRONAUT else FOV)
+    info = None if options.no_camera_info else camera_info(source.size, math.radians(fov), options.frame_id)
     infos = None if info is None else node.create_publisher(type(info), "camera_info", qos)
 
     end = time.monotonic() + options.wait_timeout
@@ -258,7 +260,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--loop", action="store_true", help="start again at the end")
     parser.add_argument("--frames", type=positive_integer, metavar="N", help="end after N images")
     parser.add_argument("--encoding", choices=BYTES_PER_PIXEL, default="bgr8")
-    parser.add_argument("--fov", type=_angle, default=60.0, metavar="DEG", help="horizontal field of view (default 60)")
+    parser.add_argument(
+        "--fov",
+        type=_angle,
+        metavar="DEG",
+        help=f"horizontal field of view (default {FOV:g}; of '{ASTRONAUT}' {ASTRONAUT_FOV:g})",
+    )
     parser.add_argument("--no-camera-info", action="store_true", help="publish images only")
     parser.add_argument("--frame-id", default=FRAME_ID)
     parser.add_argument("--best-effort", action="store_true", help="best effort, not reliable")

@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         pictures = read_labelled_pictures(options.data, options.split, options.labels)
         deviations = read_whitening(options.whitening).std[12:] if options.whitening else None
         face_model = open_face_model(options.face_model)
+        options.out.mkdir(parents=True, exist_ok=True)  # what cannot be written is said before the work, not after
         labels = label_pictures(pictures, face_model, deviations=deviations, levelled=0 if options.as_marked else 1)
         _print_fits(labels.errors, labels.landmark_weights.max(axis=1), labels.parameter_weights)
         samples = prepare_samples(
@@ -59,6 +60,7 @@ def _synthetic(options: argparse.Namespace) -> int:
 
     settings = SyntheticSettings(shape_spread=options.shape_spread)
     faces = SyntheticFaces(open_face_model(options.face_model), settings)
+    options.out.mkdir(parents=True, exist_ok=True)
     samples = faces.samples(options.count, options.seed, options.workers, progress=sys.stderr.isatty())
     write_samples(options.out, samples)
     _print_samples(options.out, samples)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from radan_ros import Pipeline, boxes, drawing, open_detector, open_model
+from radan_ros import Pipeline, boxes, detectors, drawing, open_detector, open_model
 from radan_ros.face import Face
 from radan_ros.rendering import Renderer
 from radan_ros.rendering.compat import reference_depth_and_pncc
@@ -122,7 +122,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<i>")
     parser.add_argument("--detector", default="dlib_hog")
     parser.add_argument("--min-face", type=int, help="smallest face to find, pixels (a sixth of the picture's height)")
-    parser.add_argument("--threshold", type=float, default=0.0, help="smallest score of a detection (0)")
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        default=detectors.THRESHOLD,
+        help=f"smallest score of a detection ({detectors.THRESHOLD}); 0 finds more, of which more are none",
+    )
     parser.add_argument(
         "--bbox-init", choices=("one", "two"), default="one", help="two: crop again around the first answer"
     )

@@ -15,6 +15,9 @@ Frame = NDArray[np.uint8]
 
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2"}
 ASTRONAUT = "astronaut"
+# Degrees over the width that a portrait is taken with, from more than a metre. In pictures as of a wide lens, from half
+# of that, the far sides of a face are smaller than they are in this one.
+ASTRONAUT_FOV = 25.0
 
 
 class SourceError(ValueError):

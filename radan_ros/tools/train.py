@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit status: 0, 1 with one line on standard error, 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
-    overrides = [*options.set, *([f"output={options.output}"] if options.output else [])]
+    overrides = [*options.set, *([f"output={json.dumps(options.output)}"] if options.output is not None else [])]
     try:
         from radan_ros.training.config import read_config
         from radan_ros.training.loop import export_model, train

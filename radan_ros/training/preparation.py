@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from radan_ros.boxes import CROP_SIZE, crop, crop_to_image, square_from_landmarks
+from radan_ros.boxes import CROP_SIZE, crop, crop_to_image, square_from_landmarks, usable
 from radan_ros.face_models import FaceModel
 from radan_ros.fitting import JAW, LandmarkFit, contour_share, fit_landmarks
 from radan_ros.pipeline import CROP_FROM_NETWORK, transform
@@ -42,9 +42,8 @@ from radan_ros.training.samples import MARGIN, WIDE_SIZE, Samples
 
 FITS_WELL, FITS_NOT = 0.025, 0.045  # mean residual of eyes, brows, nose, mouth over the face's size: weight 1; weight 0
 SURE, UNSURE = 0.006, 0.012  # the teacher's spread: weight 1; weight 0
-AGREE = (
-    0.08  # mean distance of marked and teacher's points over the face's size up to which the teacher's depth is used
-)
+# Mean distance of marked and teacher's points over the face's size up to which the teacher's depth is used.
+AGREE = 0.08
 _TEACHER_NOISE = 0.01  # of `fit_landmarks`; best on landmarks left out of the fit
 _HIDDEN_WEIGHT = 0.5  # of the far jaw of a profile
 _TAUGHT_OPENING_WEIGHT = 0.3  # of lids and inner lips that only a teacher has placed
@@ -106,7 +105,8 @@ def read_labelled_pictures(
         Only the pictures whose ``split`` says so. A folder that has splits wants one named, lest people of a validation
         set get into a training.
     labels : path, optional
-        Another file than the folder's ``labels.npz``.
+        Another file than the folder's ``labels.npz``. Where it has no ``split``, that of the folder's own file holds,
+        and pictures that the folder's file does not name are in no split.
 
     Raises
     ------
@@ -117,41 +117,66 @@ def read_labelled_pictures(
     path = root / "labels.npz" if labels is None else Path(labels)
     if not path.is_file():
         raise ValueError(f"{path} is missing: no labels of pictures")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            content = {name: file[name] for name in file}
-    except Exception as e:  # zip and header errors of many kinds
-        raise ValueError(f"{path}: {e}") from None
-    if "names" not in content or content["names"].ndim != 1 or content["names"].dtype.kind != "U":
-        raise ValueError(f"{path}: lacks names, a list of texts")
-    names = content["names"]
+    content = _read_arrays(path)
+    names = _texts(path, "names", content.get("names"))
     count = len(names)
     plain = content.get("landmarks")
     marked, teacher = content.get("landmarks68_2d"), content.get("teacher_landmarks68_3d")
+    if marked is not None:
+        marked = _of_shape(path, "landmarks68_2d", marked, (count, 68, 2))
     if teacher is not None:
         teacher = _of_shape(path, "teacher_landmarks68_3d", teacher, (count, 68, 3)) * [1, 1, -1]
     if plain is not None and plain.ndim == 3 and plain.shape[2] == 3:
         teacher = _of_shape(path, "landmarks", plain, (count, 68, 3)) if teacher is None else teacher
     elif plain is not None and marked is None:
-        marked = plain
-    if marked is not None:
-        marked = _of_shape(path, "landmarks", marked, (count, 68, 2))
+        marked = _of_shape(path, "landmarks", plain, (count, 68, 2))
     if marked is None and teacher is None:
         raise ValueError(f"{path}: lacks landmarks (landmarks, landmarks68_2d or teacher_landmarks68_3d)")
     spread = content.get("teacher_spread")
     pictures = LabelledPictures(
         root, names, marked, teacher, None if spread is None else _of_shape(path, "teacher_spread", spread, (count,))
     )
-    splits = content.get("split")
+    splits = _splits(root, path, content, names)
     if splits is None:
         if split is not None:
             raise ValueError(f"{path}: has no split {split}: no split at all")
         return pictures
-    known = sorted({str(s) for s in splits})
+    known = sorted({str(s) for s in splits} - {""})
     if split not in known:
         asked = "name one of its splits" if split is None else f"has no split {split}"
         raise ValueError(f"{path}: {asked}: {', '.join(known)}")
     return pictures.take(splits == split)
+
+
+def _splits(root: Path, path: Path, content: dict[str, NDArray[Any]], names: NDArray[np.str_]) -> Any:
+    """The split of each picture, (n,) str: of its labels, else of the folder's own; None where neither has any."""
+    if "split" in content:
+        return _texts(path, "split", content["split"], len(names))
+    own = root / "labels.npz"
+    if not own.is_file() or own.samefile(path):
+        return None
+    others = _read_arrays(own)
+    if "split" not in others:
+        return None
+    known = _texts(own, "names", others.get("names"))
+    of_name = dict(zip(known.tolist(), _texts(own, "split", others["split"], len(known)).tolist(), strict=True))
+    return np.array([of_name.get(name, "") for name in names.tolist()], np.str_)
+
+
+def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file}
+    except Exception as e:  # zip and header errors of many kinds
+        raise ValueError(f"{path}: not a file of arrays: {e}") from None
+
+
+def _texts(path: Path, name: str, array: NDArray[Any] | None, count: int | None = None) -> NDArray[np.str_]:
+    if array is None or array.ndim != 1 or array.dtype.kind != "U":
+        raise ValueError(f"{path}: lacks {name}, a list of texts")
+    if count is not None and len(array) != count:
+        raise ValueError(f"{path}: {len(array)} texts of {name} for {count} pictures")
+    return array
 
 
 def _of_shape(path: Path, name: str, array: NDArray[Any], shape: tuple[int, ...]) -> _Array:
@@ -185,10 +210,11 @@ def common_offset(marked: _Array, teacher: _Array) -> _Array:
     """How far marked points (n, 68, 2) lie from a teacher's (n, 68, 3) in all pictures alike: (2,), in face sizes.
 
     The median over the pictures of the mean over the points inside the face, so that neither a few bad pictures nor the
-    two definitions of the jaw count.
+    two definitions of the jaw count. 0 where no picture has both.
     """
     apart = (marked - teacher[..., :2])[:, JAW.stop :] / _face_size(teacher)[:, None, None]
-    return np.nan_to_num(np.nanmedian(np.nanmean(apart, axis=1), axis=0))
+    apart = apart[np.asarray(np.isfinite(apart).any(axis=(1, 2)))]
+    return np.asarray(np.nanmedian(np.nanmean(apart, axis=1), axis=0)) if len(apart) else np.zeros(2)
 
 
 def label_pictures(
@@ -207,7 +233,9 @@ def label_pictures(
     """
     marked, teacher = pictures.marked, pictures.teacher
     if marked is not None and teacher is not None and levelled:
-        marked = marked - levelled * common_offset(marked, teacher) * _face_size(teacher)[:, None, None]
+        sizes = _face_size(teacher)
+        sizes = np.where(np.isnan(sizes), _face_size(marked), sizes)  # of pictures that the teacher does not know
+        marked = marked - levelled * common_offset(marked, teacher) * sizes[:, None, None]
 
     if teacher is None:
         assert marked is not None
@@ -233,7 +261,7 @@ def label_pictures(
     if marked is None:
         landmark_weights[:, _OPENING] *= _TAUGHT_OPENING_WEIGHT
     if marked is None and pictures.spread is not None:
-        sure = _falling(pictures.spread, SURE, UNSURE)
+        sure = _falling(np.where(np.isnan(pictures.spread), UNSURE, pictures.spread), SURE, UNSURE)
         parameter_weights, landmark_weights = parameter_weights * sure, landmark_weights * sure[:, None]
     return Labels(fit, landmarks, landmark_weights, parameter_weights, errors)
 
@@ -262,8 +290,9 @@ def _marked_and_taught(
 
 
 def _face_size(points: _Array) -> _Array:
-    """Square root of the area of the landmarks' box, pixels."""
-    return np.asarray(np.sqrt(np.ptp(points[..., :2], axis=1).prod(axis=1)))
+    """Square root of the area of the box of the landmarks that are known, pixels; NaN where none is."""
+    xy = points[..., :2]
+    return np.asarray(np.sqrt((np.fmax.reduce(xy, axis=1) - np.fmin.reduce(xy, axis=1)).prod(axis=1)))
 
 
 def _falling(values: _Array, one: float, zero: float) -> _Array:
@@ -362,7 +391,7 @@ def prepare_samples(
     Raises
     ------
     ValueError
-        Names the picture that cannot be read; or nothing is left.
+        Names the picture that cannot be read, or that its labels do not lie in; or nothing is left.
     """
     from tqdm import tqdm
 
@@ -437,6 +466,8 @@ def _work(task: _Task, face_model: FaceModel | None = None) -> list[tuple[Any, .
     image = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
     if image is None:
         raise ValueError(f"{task.path}: not a picture that can be read")
+    if not usable(square_from_landmarks(task.landmarks), image.shape[:2]):
+        raise ValueError(f"{task.path}: the labels lie outside of the picture, or their face is tiny or huge in it")
     # Of the name, not of the order: the same picture is turned alike in any set.
     random = np.random.default_rng([task.seed, zlib.crc32(task.name.encode())])
     rows = [_plain(task, image, random)] if task.plain else []

@@ -53,7 +53,7 @@ def turn(yaw: float, pitch: float = 0.0, roll: float = 0.0) -> _Array:
 
 def turned_camera(camera: ArrayLike, rotation: ArrayLike, centre: ArrayLike) -> NDArray[np.float32]:
     """A (3, 4) camera after a rotation (3, 3) of the image's space about a point (3,) of the model, which stays."""
-    old, q, point = (np.asarray(a, np.float64) for a in (camera, rotation, centre))
+    old, q, point = np.asarray(camera, np.float64), _checked(rotation), np.asarray(centre, np.float64)
     linear = q @ old[:, :3]
     offset = old[:, :3] @ point + old[:, 3] - linear @ point
     return np.column_stack([linear, offset]).astype(np.float32)
@@ -99,6 +99,10 @@ class TurnableFace:
         values = np.asarray(coefficients, np.float32)
         if self.camera.shape != (3, 4) or not np.isfinite(self.camera).all():
             raise ValueError(f"the camera is {self.camera.shape}, not 3 x 4 finite numbers")
+        if not 8 <= size < np.inf:
+            raise ValueError(f"a size of {size} pixels, not at least 8")
+        if np.linalg.det(self.camera[:, :3]) <= 0:
+            raise ValueError("the camera is no scaled rotation: it mirrors, or has no extent")
         shape = face_model.vertices(values[None])
         points = shape[0, face_model.landmarks]
         self.centre = points[[0, 16]].mean(axis=0).astype(np.float64)
@@ -177,7 +181,7 @@ class TurnableFace:
         import cv2
 
         height, width = size or self.image.shape[:2]
-        q = np.asarray(rotation, np.float64)
+        q = _checked(rotation)
         to_picture = np.eye(3) if from_image is None else np.asarray(from_image, np.float64)
         points = self._moved(q)
         placed = _in_depth(to_picture @ np.linalg.inv(self._to_sheet)).astype(np.float32)
@@ -247,6 +251,13 @@ def profile_face(
     """
     face = TurnableFace(image, face_model, camera, coefficients)
     return face.picture(rotation), face.turned(rotation)
+
+
+def _checked(rotation: ArrayLike) -> _Array:
+    q = np.asarray(rotation, np.float64)
+    if q.shape != (3, 3) or not np.isfinite(q).all():
+        raise ValueError(f"the rotation is {q.shape}, not 3 x 3 finite numbers")
+    return q
 
 
 def _in_depth(affine: _Array) -> _Array:

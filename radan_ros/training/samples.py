@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -44,16 +43,22 @@ class Samples:
 
     def __post_init__(self) -> None:
         n = len(self.crops)
-        for name, shape in (
-            ("crops", (n, WIDE_SIZE, WIDE_SIZE, 3)),
-            ("parameters", (n, 62)),
-            ("landmarks", (n, 68, 2)),
-            ("landmark_weights", (n, 68)),
-            ("parameter_weights", (n,)),
-            ("names", (n,)),
+        for name, kind, shape in (
+            ("crops", np.uint8, (n, WIDE_SIZE, WIDE_SIZE, 3)),
+            ("parameters", np.float32, (n, 62)),
+            ("landmarks", np.float32, (n, 68, 2)),
+            ("landmark_weights", np.float32, (n, 68)),
+            ("parameter_weights", np.float32, (n,)),
+            ("names", np.str_, (n,)),
         ):
-            if getattr(self, name).shape != shape:
-                raise ValueError(f"samples: {name} has shape {getattr(self, name).shape}, not {shape}")
+            array = getattr(self, name)
+            if array.shape != shape or not np.issubdtype(array.dtype, kind):
+                raise ValueError(f"samples: {name} is {array.dtype} {array.shape}, not {kind.__name__} {shape}")
+            # A NaN of weight 0 is a NaN in the loss, too.
+            if kind is np.float32 and not np.isfinite(array).all():
+                raise ValueError(f"samples: {name} is not finite")
+            if name.endswith("_weights") and (array < 0).any():
+                raise ValueError(f"samples: {name} has negative weights")
 
     def __len__(self) -> int:
         return len(self.crops)
@@ -61,11 +66,6 @@ class Samples:
     def take(self, which: Any) -> Samples:
         """Some of the samples, by index array, mask or slice."""
         return Samples(**{f.name: getattr(self, f.name)[which] for f in fields(self)})
-
-
-def join_samples(parts: Sequence[Samples]) -> Samples:
-    """Several sets as one."""
-    return Samples(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Samples)})
 
 
 def write_samples(folder: str | Path, samples: Samples) -> None:
@@ -82,7 +82,7 @@ def read_samples(folder: str | Path) -> Samples:
     Raises
     ------
     ValueError
-        Names the file and what is missing or does not fit.
+        Names the file or the folder and what is missing or does not fit.
     """
     root = Path(folder)
     for name in ("crops.npy", "labels.npz"):

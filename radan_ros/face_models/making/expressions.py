@@ -3,8 +3,9 @@
 The jaw turns about the condyles, the lids turn about the eyeballs, and the muscles pull at landmarks of the skin, which
 follows them as a thin plate on an elastic bed (it minimises bending plus its squared displacement; Bookstein 1989 has
 the plate, the bed makes a pull end after some centimetres). Muscles after P. Ekman and W. Friesen, Facial Action Coding
-System, 1978 (the action units are named at each); ranges rounded from what is reported of adults' strongest expressions
-(corners of the mouth 8 to 12 mm in a smile and 7 to 10 mm in a pucker, brows 8 to 10 mm, mouth opening 40 to 50 mm).
+System, 1978 (the action units are named at each). The ranges are set by hand, of the order of adults' strongest
+expressions (corners of the mouth 8 to 12 mm in a smile and 7 to 10 mm in a pucker, brows 8 to 10 mm, mouth opening 40
+to 50 mm), from memory, not from a table.
 
 Everything is a function of the template's landmarks and regions, in metres.
 """

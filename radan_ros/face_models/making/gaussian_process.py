@@ -6,8 +6,8 @@ morphable model. Here the process is mirror symmetric, varies more per centimetr
 nose, the mouth and the chin), leaves out what the camera explains anyway (position, size, nodding), and keeps the
 eyeballs round and under their lids.
 
-Its deviations are set so that the measures of people come out, rather too large than too small: a fit to a photograph
-needs room. See `MEASURES`.
+Its deviations are set so that about the deviations of `MEASURES` come out, rather too large than too small: a fit to a
+photograph needs room.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Measure:
     axis : int
         0 x, 1 y, 2 z.
     mean, deviation : float
-        Of adults of one sex, metres.
+        Of adults of one sex, about, metres.
     """
 
     name: str
@@ -84,9 +84,9 @@ class Measure:
         return float(np.linalg.norm(rows[0] - rows[1]))
 
 
-# Rounded from Z. Zhuang and B. Bradtmiller, Head-and-Face Anthropometric Survey of U.S. Respirator Users, J. Occup.
-# Environ. Hyg. 2, 2005 (the breadths, lengths and the protrusion of the nose), and L. G. Farkas, Anthropometry of the
-# Head and Face, 1994 (the rest).
+# Rounded figures of the order published by Z. Zhuang and B. Bradtmiller (Head-and-Face Anthropometric Survey of U.S.
+# Respirator Users, J. Occup. Environ. Hyg. 2, 2005) and L. G. Farkas (Anthropometry of the Head and Face, 1994): from
+# memory, not copied from their tables nor checked against them.
 MEASURES = (
     Measure("breadth of the face", 0, 16, 0, 0.139, 0.0067),
     Measure("breadth of the jaw", 4, 12, 0, 0.115, 0.0097),

@@ -90,6 +90,12 @@ class IctFaces:
                 self._names = [str(name) for name in file["expression_names"]]
                 self._landmarks = file["landmarks68"].astype(np.int64)
                 self._triangles = file["triangles"].astype(np.int64)
+            if self._landmarks.shape != (68,) or {self._identity.shape[1:], self._expression.shape[1:]} != {
+                (len(self._neutral), 3)
+            }:
+                raise ValueError("its arrays do not fit together")
+            if lacking := {field for fields in EXPRESSIONS.values() for field in fields} - set(self._names):
+                raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
         except FileNotFoundError:
             raise ValueError(f"{path} is missing") from None
         except Exception as e:  # zip and header errors of many kinds
@@ -232,7 +238,7 @@ def measure_on_photographs(face_model: FaceModel, folder: str | Path, count: int
     Raises
     ------
     ValueError
-        When the folder does not hold them.
+        When the folder does not hold them, or no such face.
     """
     path = Path(folder) / "labels.npz"
     try:
@@ -242,8 +248,12 @@ def measure_on_photographs(face_model: FaceModel, folder: str | Path, count: int
         raise ValueError(f"{path} is missing") from None
     except Exception as e:  # zip and header errors of many kinds
         raise ValueError(f"{path}: not labelled faces: {e}") from None
+    if points.shape[1:] != (68, 2) or cameras.shape != (len(points), 3, 4):
+        raise ValueError(f"{path}: not labelled faces: landmarks {points.shape}, cameras {cameras.shape}")
     ahead = cameras[:, 2, 0] / np.linalg.norm(cameras[:, 2, :3], axis=1)
-    points = points[np.abs(ahead) < np.sin(np.radians(15))]
+    points = points[(np.abs(ahead) < np.sin(np.radians(15))) & np.isfinite(points).all(axis=(1, 2))]
+    if not len(points):
+        raise ValueError(f"{path}: no face with 68 landmarks looks ahead")
     points = points[np.linspace(0, len(points) - 1, min(count, len(points))).astype(int)]
     sizes = np.sqrt(np.ptp(points, axis=1).prod(axis=1))
     return np.asarray(fit_landmarks(face_model, points).residuals.mean(axis=1) / sizes, np.float64)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from radan_ros.drawing import Picture, draw_landmarks, shaded_mesh
+from radan_ros.drawing import CLAY, Picture, draw_landmarks, shaded_mesh
 from radan_ros.face_models.face_model import FaceModel
 from radan_ros.face_models.making.expressions import ONE_SIDED
 from radan_ros.face_models.making.template import BROW, EYEBALL, INNER_MOUTH, LIPS
@@ -18,7 +18,6 @@ from radan_ros.rendering import render
 _EXTENT, _TIGHT = 0.25, 0.235
 _SIDES = (("front", 0, 0), ("half left", 45, 0), ("right", -90, 0), ("below", 0, 35), ("above", 0, -35))
 # Colours (BGR) of the regions; what is not named is clay.
-_CLAY = (196, 206, 216)
 _COLOURS = {LIPS: (158, 160, 214), BROW: (112, 126, 144), EYEBALL: (240, 240, 240), INNER_MOUTH: (70, 70, 130)}
 _IRIS, _IRIS_DEPTH = (90, 100, 110), 0.0016  # how far behind the front of the eyeball it ends, metres
 _STRONG = 2.5  # standard deviations that the modes are drawn at
@@ -109,12 +108,12 @@ def _clay(
 ) -> Picture:
     """A face of the model in grey, turned (degrees) by yaw to its left and then by pitch upwards."""
     points = _seen(face_model, coefficients, yaw, pitch)
-    return shaded_mesh(points, face_model.triangles, size, albedo=_albedo(face_model), extent=extent)
+    return shaded_mesh(points, face_model.triangles, size, albedo=region_colours(face_model), extent=extent)
 
 
-def _albedo(face_model: FaceModel) -> NDArray[np.float64]:
-    """A colour for each vertex, (V, 3) BGR."""
-    out = np.full((len(face_model.mean), 3), _CLAY, np.float64)
+def region_colours(face_model: FaceModel) -> NDArray[np.float64]:
+    """A colour for each vertex, (V, 3) BGR: lips, brows, eyes and the inside of the mouth, where they are known."""
+    out = np.full((len(face_model.mean), 3), CLAY, np.float64)
     if face_model.regions is not None:
         for region, colour in _COLOURS.items():
             out[face_model.regions == region] = colour

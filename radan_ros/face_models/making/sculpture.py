@@ -4,9 +4,10 @@ Axes as everywhere (x to the subject's left, y up, z forward). The origin lies m
 plane is about the Frankfurt plane. The field is negative inside, positive outside, and near the surface about the
 distance to it. Everything is a function of ``abs(x)``: the face is bilaterally symmetric by construction.
 
-The figures are means of adults of both sexes, rounded: heights, breadths and depths of the landmarks after
-L. G. Farkas, Anthropometry of the Head and Face, 1994, and Z. Zhuang and B. Bradtmiller, Head-and-Face Anthropometric
-Survey of U.S. Respirator Users, J. Occup. Environ. Hyg. 2, 2005. What lies between those landmarks is set by hand.
+Heights, breadths and depths of the landmarks are rounded figures for adults of both sexes, of the order published by
+L. G. Farkas (Anthropometry of the Head and Face, 1994) and Z. Zhuang and B. Bradtmiller (Head-and-Face Anthropometric
+Survey of U.S. Respirator Users, J. Occup. Environ. Hyg. 2, 2005): from memory, not copied from their tables nor checked
+against them. What lies between those landmarks is set by hand.
 """
 
 from __future__ import annotations
@@ -93,11 +94,6 @@ def smooth_min(a: Array, b: Array, k: float) -> Array:
     """Union of two fields, rounded where they are nearer to each other than `k` mm (Quilez' cubic form)."""
     h = np.maximum(k - np.abs(a - b), 0.0) / k
     return np.minimum(a, b) - h * h * h * (k / 6.0)
-
-
-def smooth_max(a: Array, b: Array, k: float) -> Array:
-    """Intersection, rounded like `smooth_min`."""
-    return -smooth_min(-a, -b, k)
 
 
 def cut(path: tuple[tuple[float, ...], ...], pieces: int) -> Array:

@@ -85,8 +85,10 @@ class SyntheticSettings:
             if not 0 <= getattr(self, name) <= largest:
                 raise ValueError(f"synthetic faces: {name} of {getattr(self, name)} degrees, not 0 .. {largest}")
         for name in ("shape_limit", "shape_spread", "expression_spread"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"synthetic faces: {name} of {getattr(self, name)} is negative")
+            if not 0 <= getattr(self, name) < np.inf:
+                raise ValueError(f"synthetic faces: {name} of {getattr(self, name)}, not a number of at least 0")
+        if not self.photograph_limit >= 1:
+            raise ValueError(f"synthetic faces: photograph_limit of {self.photograph_limit}, not at least 1")
         for name in ("glasses", "occluders"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"synthetic faces: {name} of {getattr(self, name)}, not 0 .. 1")
@@ -246,6 +248,8 @@ class SyntheticFaces:
     # --- how it is drawn ------------------------------------------------------------------------------------------
 
     def _picture(self, rng: np.random.Generator, parameters: Floats) -> NDArray[np.uint8]:
+        import cv2
+
         model, head, unit = self.face_model, self.head, np.float32(self.face_model.unit)
         coefficients = np.stack([parameters[12:], parameters[12:]])
         coefficients[1, 40:] = 0
@@ -313,10 +317,7 @@ class SyntheticFaces:
         seen = np.flatnonzero(~(away[a] & away[b] & away[c]))
         triangles = np.concatenate([head.triangles[seen], scene.triangles[len(head.triangles) :]])
         picture = render([scene.points * np.float32(scale) + offset], triangles, colours, (side, side))
-        result = self._background(rng)
-        import cv2
-
-        result = cv2.resize(result, (side, side), interpolation=cv2.INTER_LINEAR)
+        result = cv2.resize(self._background(rng), (side, side), interpolation=cv2.INTER_LINEAR)
         cv2.copyTo(picture.colour, (picture.depth == picture.depth).view(np.uint8), result)
         if lens is not None and opacity > 0:
             lens = lens._replace(points=turned(lens.points, turn) * np.float32(scale) + offset)
@@ -371,11 +372,10 @@ class SyntheticFaces:
         if not len(rows):
             return
         colour = np.sqrt(np.clip(lens.albedo[0, ::-1], 0, 1)) * 255
-        strength = np.full(len(rows), opacity)
         angle, where, wide = rng.uniform(0, np.pi), rng.normal(0, 0.4), rng.uniform(0.05, 0.4)
         along = np.cos(angle) * (columns - columns.mean()) + np.sin(angle) * (rows - rows.mean())
         glare = np.exp(-(((along / (0.5 * np.ptp(columns) + 1) - where) / wide) ** 2)) * rng.exponential(0.25)
-        before = picture[rows, columns] * (1 - strength)[:, None] + colour * strength[:, None]
+        before = picture[rows, columns] * (1 - opacity) + colour * opacity
         picture[rows, columns] = np.clip(before + np.minimum(glare, 0.9)[:, None] * (235 - before), 0, 255)
 
 

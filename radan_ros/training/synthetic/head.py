@@ -1,8 +1,9 @@
 """The head behind a face model's mask: skull, ears, neck, and a chart of it on which hair and hats are laid.
 
 A face model ends at the ears, the hairline and the jaw. Here its border is drawn out to a skull, ring by ring, so that
-there is no seam; the sizes are those of an average adult head (Gordon et al., 2012 Anthropometric Survey of U.S. Army
-Personnel: length 195, breadth 152, neck circumference 370 mm), scaled by the breadth of the face.
+there is no seam; the sizes are about those of an adult head (length 195, breadth 152, neck circumference 370 mm:
+rounded figures of the order of Gordon et al., 2012 Anthropometric Survey of U.S. Army Personnel, from memory, not
+checked against it), scaled by the breadth of the face.
 
 Frame: the face model's axes (x to the subject's left, y to the scalp, z out of the face), metres.
 """
