@@ -29,13 +29,14 @@ export PIP_NO_INPUT := 1
 # Quiet, but for errors.
 PIP_INSTALL = $(VENV)/bin/python -m pip install -qq --progress-bar off
 
-.PHONY: help venv build demo face-model evaluate no-face-model test lint bench clean distclean
+.PHONY: help venv build demo face-model model model-clean evaluate test lint bench clean distclean
 help:
 	@echo 'make demo    plays pictures of faces to the node, records what it publishes, draws it into out/demo/'
-	@echo '             SOURCE=clip.mp4, a folder of pictures, or 0 for the first webcam; MODEL=folder of a face model'
+	@echo '             SOURCE=clip.mp4, a folder of pictures, or 0 for the first webcam; MODEL=folder of another model'
 	@echo 'make evaluate  measures a model on labelled photographs (DATA=../shared/datasets), into out/evaluate/'
-	@echo '             MODEL=folder of a model; the built-in one without it'
+	@echo '             MODEL=folder of another model than the built-in one'
 	@echo 'make face-model  makes the built-in face model again, draws it into docs/images/ and measures it'
+	@echo 'make model   trains the built-in network: pictures in DATA to $(BUILT_IN); make model-clean: the clean chain'
 	@echo 'make test    runs all tests against the built package'
 	@echo 'make lint    runs ruff and mypy'
 	@echo 'make bench   runs the benchmarks in benchmark/'
@@ -74,13 +75,18 @@ requirements/ros-%.txt:
 	@echo "ROS $* is not on PyPI: take ROS_DISTRO=jazzy or kilted, or source /opt/ros/$*/setup.bash first" >&2; exit 1
 endif
 
-$(VENV)/.ready-test: requirements/test.txt requirements/evaluate.txt $(VENV)/.ready-demo
+$(VENV)/.ready-test: requirements/test.txt requirements/evaluate.txt requirements/train.txt $(VENV)/.ready-demo
 	@echo "Installing pytest and torch into $(VENV) (about 1 minute; where there is no CPU build of torch, more than 2 GB)"
 	@$(PIP_INSTALL) $(CONSTRAINTS) -r $<
 	@touch $@
 
 $(VENV)/.ready-evaluate: requirements/evaluate.txt $(VENV)/.ready-demo
 	@echo "Installing matplotlib into $(VENV)"
+	@$(PIP_INSTALL) $(CONSTRAINTS) -r $<
+	@touch $@
+
+$(VENV)/.ready-train: requirements/train.txt $(VENV)/.ready-demo
+	@echo "Installing torch into $(VENV) (about 1 minute; where there is no CPU build of torch, more than 2 GB)"
 	@$(PIP_INSTALL) $(CONSTRAINTS) -r $<
 	@touch $@
 
@@ -103,33 +109,57 @@ $(INSTALL)/.built: $(VENV)/.ready-demo $(BUILT_FROM)
 
 # --- what it is for ------------------------------------------------------------------------------------------------
 
-# Without MODEL the demo uses the built-in face model; a checkout that has none takes the stand-in beside it.
-STAND_IN = ../shared/models/make_dense_basis.py
-FACE_MODEL = $(MODEL)
-ifeq ($(MODEL)$(wildcard radan_ros/data/model/model.yaml),)
-FACE_MODEL = out/models/3ddfa_v2
-FACE_MODEL_READY = $(if $(wildcard out/models/.made $(STAND_IN)),out/models/.made,no-face-model)
-endif
-
-demo: $(FACE_MODEL_READY) $(INSTALL)/.built
+demo: $(INSTALL)/.built
 	@scripts/env --private $(INSTALL)/lib/radan_ros/demo --out out/demo \
-		$(if $(SOURCE),--source "$(SOURCE)") $(if $(FACE_MODEL),--model "$(FACE_MODEL)")
+		$(if $(SOURCE),--source "$(SOURCE)") $(if $(MODEL),--model "$(MODEL)")
 
-out/models/.made: | $(VENV)/.ready-demo
-	@echo "Making a stand-in face model in out/models (some seconds)"
-	@$(VENV)/bin/python $(STAND_IN) out/models >/dev/null
-	@touch $@
-
-evaluate: $(VENV)/.ready-evaluate $(FACE_MODEL_READY)
-	@$(VENV)/bin/python -m radan_ros.tools.evaluate --data "$(DATA)" --out out/evaluate \
-		$(if $(FACE_MODEL),--model "$(FACE_MODEL)")
+evaluate: $(VENV)/.ready-evaluate
+	@$(VENV)/bin/python -m radan_ros.tools.evaluate --data "$(DATA)" --out out/evaluate $(if $(MODEL),--model "$(MODEL)")
 
 # The same bytes every time, into the package; it is measured where ../shared is.
 face-model: $(VENV)/.ready-demo
 	@$(VENV)/bin/python -m radan_ros.tools.face_model --pictures docs/images --measure
 
-no-face-model:
-	@echo 'no face model: run make demo MODEL=folder, a folder as 3DDFA_V2 has it (configs/ and weights/)' >&2; exit 1
+# --- training: from photographs to the built-in weights --------------------------------------------------------------
+
+BUILT_IN = radan_ros/data/model
+WORKERS = $(shell nproc)
+PREPARE = $(VENV)/bin/python -m radan_ros.tools.prepare --workers $(WORKERS)
+TRAIN = $(VENV)/bin/python -m radan_ros.tools.train
+SAMPLES = $(foreach name,ytf68_train ytf68_val ytf68_profiled utkface congress synthetic,out/data/$(name)/labels.npz)
+
+# An interrupted training goes on where it was: call it again.
+model: $(SAMPLES) $(VENV)/.ready-train
+	@$(TRAIN) config/training/radan_mobile.yaml $(if $(wildcard out/training/radan_mobile/last.pth),--resume)
+	@cp out/training/radan_mobile/model/{model.yaml,network.pth,whitening.npz} $(BUILT_IN)
+	@echo "$(BUILT_IN): the new built-in model; make evaluate measures it"
+
+out/data/ytf68_train/labels.npz: | $(VENV)/.ready-demo
+	@$(PREPARE) $(DATA)/ytf68 $(@D) --split train
+out/data/ytf68_val/labels.npz: | $(VENV)/.ready-demo
+	@$(PREPARE) $(DATA)/ytf68 $(@D) --split val --copies 0 --as-marked
+out/data/ytf68_profiled/labels.npz: | $(VENV)/.ready-demo
+	@$(PREPARE) $(DATA)/ytf68 $(@D) --split val --profiled-only
+out/data/utkface/labels.npz: | $(VENV)/.ready-demo
+	@$(PREPARE) $(DATA)/utkface $(@D) --copies 2
+out/data/congress/labels.npz: | $(VENV)/.ready-demo
+	@$(PREPARE) $(DATA)/congress $(@D) --copies 5
+out/data/synthetic/labels.npz: | $(VENV)/.ready-demo
+	@$(PREPARE) synthetic $(@D) --count 8000 --shape-spread 0.7 --seed 1
+out/data/synthetic_more/labels.npz: | $(VENV)/.ready-demo
+	@$(PREPARE) synthetic $(@D) --count 14000 --shape-spread 0.8 --seed 2
+
+# The clean chain: no teacher, no photographs but public-domain portraits, which the first stage labels for the second.
+model-clean: out/data/congress_clean/labels.npz out/data/ytf68_val/labels.npz out/data/ytf68_profiled/labels.npz
+	@$(TRAIN) config/training/radan_mobile_clean2.yaml \
+		$(if $(wildcard out/training/radan_mobile_clean2/last.pth),--resume)
+
+out/training/radan_mobile_clean1/model/model.yaml: out/data/synthetic/labels.npz out/data/synthetic_more/labels.npz \
+		out/data/ytf68_val/labels.npz out/data/ytf68_profiled/labels.npz | $(VENV)/.ready-train
+	@$(TRAIN) config/training/radan_mobile_clean1.yaml $(if $(wildcard $(@D)/../last.pth),--resume)
+out/data/congress_clean/labels.npz: out/training/radan_mobile_clean1/model/model.yaml
+	@$(VENV)/bin/python -m radan_ros.tools.label $(DATA)/congress out/data/congress_clean.npz --model $(<D)
+	@$(PREPARE) $(DATA)/congress $(@D) --labels out/data/congress_clean.npz --copies 8
 
 # Away from the checkout: from here `python -m radan_ros...` would take its folder radan_ros, which has no messages.
 test: $(VENV)/.ready-test $(INSTALL)/.built

@@ -1,7 +1,7 @@
 """Latency and processor use of the node at 30 images a second: with only the faces read, and with everything read.
 
 From the header's stamp, taken just before the camera process publishes, to the publication of the faces (DDS source
-timestamp). Needs a model: scripts/env --private python benchmark/node.py MODEL [--source clip.mp4] [--seconds 10]
+timestamp). scripts/env --private python benchmark/node.py [MODEL] [--source clip.mp4] [--seconds 10]
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def clip(source: str, size: tuple[int, int], path: Path) -> None:
     writer.release()
 
 
-def measure(model: str, path: Path, everything: bool, seconds: float, folder: Path) -> dict[str, float]:
+def measure(parameters: list[str], path: Path, everything: bool, seconds: float, folder: Path) -> dict[str, float]:
     """Play a clip to a fresh node and listen: images answered, latency in ms, cores in use."""
     node = rclpy.create_node("benchmark", start_parameter_services=False)
     executor = SingleThreadedExecutor()
@@ -59,9 +59,7 @@ def measure(model: str, path: Path, everything: bool, seconds: float, folder: Pa
             executor.spin_once(timeout_sec=0.05)
 
     try:
-        with Process(
-            "radan_node", "radan_ros.ros.node", ["--ros-args", "-p", f"model:={model}"], folder / "n.log"
-        ) as radan:
+        with Process("radan_node", "radan_ros.ros.node", ["--ros-args", *parameters], folder / "n.log") as radan:
             arguments = [
                 str(path),
                 "--loop",
@@ -94,13 +92,14 @@ def measure(model: str, path: Path, everything: bool, seconds: float, folder: Pa
 def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", nargs="?", default="out/models/3ddfa_v2")
+    parser.add_argument("model", nargs="?", help="model folder (default: the built-in model)")
     parser.add_argument("--source", default="astronaut")
     parser.add_argument("--seconds", type=float, default=10.0)
     options = parser.parse_args()
-    if not Path(options.model).is_dir():
-        print(f"node.py: there is no model folder {options.model}: name one", file=sys.stderr)
+    if options.model and not Path(options.model).is_dir():
+        print(f"node.py: there is no model folder {options.model}", file=sys.stderr)
         return 1
+    parameters = ["-p", f"model:={Path(options.model).resolve()}"] if options.model else []
     set_environment()
     rclpy.init()
     print("| image | read | faces a second (of 30) | p50 ms | p99 ms | cores |\n| --- | --- | --- | --- | --- | --- |")
@@ -109,7 +108,7 @@ def main() -> int:
             path = Path(folder) / f"{size[0]}.avi"
             clip(options.source, size, path)
             for everything in (False, True):
-                r = measure(str(Path(options.model).resolve()), path, everything, options.seconds, Path(folder))
+                r = measure(parameters, path, everything, options.seconds, Path(folder))
                 what = "all outputs" if everything else "faces and TF"
                 figures = f"{r['rate']:.1f} | {r['p50']:.1f} | {r['p99']:.1f} | {r['cores']:.2f}"
                 print(f"| {size[0]}x{size[1]} | {what} | {figures} |", flush=True)

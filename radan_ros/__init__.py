@@ -2,7 +2,7 @@
 
 The whole library in three lines::
 
-    pipeline = radan_ros.Pipeline(radan_ros.open_model("model_folder"), radan_ros.open_detector("dlib_hog"))
+    pipeline = radan_ros.Pipeline(radan_ros.open_model(), radan_ros.open_detector("dlib_hog"))
     faces = pipeline(image)                # boxes -> parameters and 68 landmarks
     vertices = pipeline.vertices(faces)    # -> dense meshes in image pixels
 

@@ -26,6 +26,7 @@ PALETTE: tuple[Colour, ...] = (
     (0, 159, 230),
     (178, 114, 0),
 )
+CLAY: Colour = (196, 206, 216)
 AXIS_COLOURS: tuple[Colour, Colour, Colour] = ((60, 60, 235), (80, 200, 60), (240, 130, 40))  # x red, y green, z blue
 
 # The 68 landmarks in iBUG/dlib order as lines: (first, one past the last, closed).
@@ -102,10 +103,10 @@ def draw_landmarks(image: Picture, points: ArrayLike, colour: Colour = PALETTE[0
         part = pixels[first:last]
         if _drawable(part):
             cv2.polylines(out, [_fixed(part)], closed, colour, width, cv2.LINE_AA, _SHIFT)
-    radius = float(np.clip(size / 110, 1.1, 4.0))
+    radius = float(np.clip(size / 130, 0.9, 4.0))
     for point in pixels:
         if _drawable(point):
-            _dot(out, point, radius + 0.9, _OUTLINE)
+            _dot(out, point, radius + 0.6, _OUTLINE)
             _dot(out, point, radius, (255, 255, 255))
     return out
 
@@ -198,7 +199,7 @@ def draw_axes(
     if not _drawable(pixels):
         return out
     reach = float(np.linalg.norm(pixels[1:] - pixels[0], axis=1).max())
-    width = int(np.clip(round(reach / 32), 2, 6))
+    width = int(np.clip(round(reach / 40), 2, 6))
     for axis in np.argsort(-tips[:, 2]):
         _arrow(out, pixels[0], pixels[1 + axis], AXIS_COLOURS[axis], width)
     _dot(out, pixels[0], width * 0.9, (255, 255, 255))
@@ -297,7 +298,7 @@ def shaded_mesh(
     yaw: float = 0.0,
     oversample: int = 3,
     *,
-    albedo: ArrayLike = (196, 206, 216),
+    albedo: ArrayLike = CLAY,
     extent: float | None = None,
 ) -> Picture:
     """A mesh in grey light on a dark ground, seen from far away (orthographic), filling the picture.
@@ -347,12 +348,14 @@ def shaded_mesh(
     return np.rint(small).astype(np.uint8)
 
 
-def mesh_views(vertices: ArrayLike, triangles: ArrayLike, size: tuple[int, int] = (480, 400)) -> Picture:
+def mesh_views(
+    vertices: ArrayLike, triangles: ArrayLike, size: tuple[int, int] = (480, 400), *, albedo: ArrayLike = CLAY
+) -> Picture:
     """A mesh from the front, from three quarters and from the side, next to each other.
 
     Parameters as for `shaded_mesh`; `size` is that of one view.
     """
-    return np.hstack([shaded_mesh(vertices, triangles, size, math.radians(yaw)) for yaw in (0, 40, 90)])
+    return np.hstack([shaded_mesh(vertices, triangles, size, math.radians(y), albedo=albedo) for y in (0, 40, 90)])
 
 
 def colour_depth(depth: ArrayLike, limits: tuple[float, float] | None = None) -> Picture:

@@ -9,9 +9,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from radan_ros import Model, open_model
 from radan_ros.face_models import FaceModel, write_face_model
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+# Landmarks of the fixture `astronaut`, marked by hand in the enlarged picture: x, y in pixels.
+ASTRONAUT_MARKS = {
+    8: (223.5, 177.5),  # chin
+    30: (223, 127.5),  # tip of the nose
+    36: (194, 101.5),  # corners of the eye on the subject's right
+    39: (213, 103.5),
+    42: (236.5, 104.5),  # corners of the eye on the subject's left
+    45: (257.5, 103),
+    48: (202.5, 139.5),  # corners of the mouth
+    54: (245, 140.5),
+    51: (223.5, 138.5),  # middle of the upper lip, of the lower lip
+    57: (222.5, 154),
+}
+ASTRONAUT_BOX = (181, 79, 273, 171)  # as dlib finds it
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +55,12 @@ def model_folder(dense_models: Path) -> Path:
 def model_folder_v2(dense_models: Path) -> Path:
     """3DDFA_V2's layout, with its trained network."""
     return dense_models / "3ddfa_v2"
+
+
+@pytest.fixture(scope="session")
+def builtin() -> Model:
+    """The model that comes with the package."""
+    return open_model(device="cpu", threads=1)
 
 
 @pytest.fixture(scope="session")
@@ -82,6 +103,12 @@ def astronaut() -> np.ndarray:
     """scikit-image's public-domain portrait, 512x512 BGR, one face."""
     data = pytest.importorskip("skimage.data", reason="the picture comes with scikit-image")
     return np.ascontiguousarray(data.astronaut()[..., ::-1])
+
+
+@pytest.fixture(scope="session")
+def couple(astronaut: np.ndarray) -> np.ndarray:
+    """The astronaut and, on her left, her mirror image: 1024x512 BGR, two faces."""
+    return np.concatenate([astronaut, astronaut[:, ::-1]], axis=1)
 
 
 @pytest.fixture(scope="session")

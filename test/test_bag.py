@@ -31,6 +31,7 @@ from rosbags.highlevel import AnyReader  # noqa: E402
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 
+from radan_ros import Model  # noqa: E402
 from radan_ros.fastdds import PROFILE_VARIABLES  # noqa: E402
 from radan_ros.tools import demo, play, record  # noqa: E402
 from radan_ros.tools.sources import Astronaut  # noqa: E402
@@ -342,6 +343,12 @@ def test_the_demo_chooses_a_dds_profile_where_the_user_has_none(monkeypatch: pyt
     assert PROFILE_VARIABLES[1] not in os.environ
 
 
+def test_the_demo_colours_the_built_in_face_and_no_other(builtin: Model) -> None:
+    colours = demo.mesh_colours(builtin.face_model.version)
+    assert np.shape(colours) == builtin.face_model.mean.shape and len(np.unique(colours, axis=0)) > 3
+    assert np.shape(demo.mesh_colours("c0ffee")) == (3,)
+
+
 def test_the_demo_says_in_one_line_why_it_cannot_write(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     run = _run([*DEMO, "--out", "file/out"], tmp_path)
@@ -358,12 +365,10 @@ def _children(process: int) -> set[int]:
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc")
 @pytest.mark.parametrize("moment", ["one process", "two processes", "playing"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_all_processes_of_the_demo(number: int, moment: str, small_model: Path, tmp_path: Path) -> None:
+def test_a_signal_ends_all_processes_of_the_demo(number: int, moment: str, tmp_path: Path) -> None:
     log = tmp_path / "log"
     with log.open("w") as output:
-        process = subprocess.Popen(
-            [*DEMO, "--model", str(small_model), "--frames", "900"], cwd=tmp_path, stdout=output, stderr=output
-        )
+        process = subprocess.Popen([*DEMO, "--frames", "900"], cwd=tmp_path, stdout=output, stderr=output)
     children: set[int] = set()
     try:
         if moment == "playing":

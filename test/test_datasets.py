@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from contextlib import nullcontext
 from pathlib import Path
 
 import cv2
@@ -165,6 +166,19 @@ def test_3ddfa_s_training_format_is_read(threeddfa: tuple[Path, np.ndarray, Whit
     np.testing.assert_allclose(batch.landmarks[0], expected, atol=1e-3)
     augmented = ThreeDDFASet(*files, small_face, whitening=whitening, settings=SETTINGS).batch([0, 1], 0)
     np.testing.assert_allclose(augmented.landmarks, project_landmarks(augmented.parameters, small_face), atol=2e-3)
+
+
+def test_pictures_that_patches_might_be_cut_from_are_read_only_where_there_are_patches(
+    threeddfa: tuple[Path, np.ndarray, Whitening], small_face: FaceModel
+) -> None:
+    folder, _, whitening = threeddfa
+    (folder / "two_0.jpg").unlink()
+    files = (folder / "train.list", folder / "param_all_norm.pkl", folder)
+    for share, fails in ((0.0, False), (1.0, True)):
+        settings = AugmentationSettings(occlusion_share=share)
+        given = ThreeDDFASet(*files, small_face, whitening=whitening, settings=settings)
+        with pytest.raises(ValueError, match="two_0") if fails else nullcontext():
+            assert all(len(given.batch([0], epoch)) == 1 for epoch in range(20))
 
 
 def test_bad_files_of_3ddfa_s_format_are_named(

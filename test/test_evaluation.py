@@ -177,6 +177,17 @@ def test_what_is_missing_is_said_in_one_line(
     assert wrong in error and error.count("\n") == 1 and error.startswith("radan-evaluate: ")
 
 
+def test_labels_that_do_not_belong_together_are_named(
+    small_model: Path, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ytf68").mkdir()
+    with np.load(labelled / "ytf68" / "labels.npz") as file:
+        np.savez(tmp_path / "ytf68" / "labels.npz", **{**file, "landmarks68_2d": file["landmarks68_2d"][:2]})
+    assert _run(small_model, tmp_path, tmp_path / "out", "--photographs-only") == 1
+    error = capsys.readouterr().err
+    assert "labels.npz: landmarks68_2d has shape (2, 68, 2)" in error and error.count("\n") == 1
+
+
 def test_a_picture_that_is_not_there_is_named(
     small_model: Path, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,16 +14,21 @@ import numpy as np
 import pytest
 
 pytest.importorskip("radan_ros.msg", reason="needs ROS and the built package: make test")
+from conftest import ASTRONAUT_MARKS
 from radan_ros.msg import FaceArray
 from ros_client import Client, Process, connected, pixels_of, running_node
+
+from radan_ros import Model
+from radan_ros.model import builtin_model
+from radan_ros.training.augmentation import MIRRORED
 
 ALL = ("faces", "meshes", "depth", "pncc")
 
 
 @pytest.fixture(scope="module")
-def node(small_model: Path) -> Iterator[Any]:
-    """One node for the tests that need no other: it has to outlive all of them."""
-    with running_node("-p", f"model:={small_model}", "-p", "device:=cpu", "-p", "detection_period:=0.0") as process:
+def node() -> Iterator[Any]:
+    """One node, with the built-in model, for the tests that need no other: it has to outlive all of them."""
+    with running_node("-p", "device:=cpu", "-p", "detection_period:=0.0") as process:
         yield process
         assert process.alive(), process.log()
         status, _ = process.interrupt()
@@ -120,8 +125,8 @@ def test_an_image_without_a_face_is_an_answer(client: Client) -> None:
     check_answer(client, message, answers, faces=0)
 
 
-def test_two_faces_in_one_image(client: Client, astronaut: np.ndarray) -> None:
-    message = client.image(np.concatenate([astronaut, astronaut[:, ::-1]], axis=1))
+def test_two_faces_in_one_image(client: Client, couple: np.ndarray) -> None:
+    message = client.image(couple)
     answers = client.ask(message, ALL)
     check_answer(client, message, answers, faces=2)
     first, second = (face.box[0] for face in answers["faces"].faces)
@@ -156,15 +161,22 @@ def test_encodings_show_the_same_face(client: Client, astronaut: np.ndarray, enc
     assert distance.max() < 12, "dlib's boxes move a little with the colours"
 
 
+def asked_anew(client: Client, message: Any) -> Any:
+    """The face of an image, cropped as it was detected: a small image in between makes the node lose its faces."""
+    client.ask(client.image(np.zeros((1, 1, 3), np.uint8)))
+    [face] = client.ask(message)["faces"].faces
+    return face
+
+
 @pytest.mark.parametrize("encoding", ["bgr8", "rgb8", "mono8", "mono16", "bayer_rggb8"])
 def test_padded_rows_are_read_by_step(client: Client, astronaut: np.ndarray, encoding: str) -> None:
     pixels = np.ascontiguousarray(encoded(astronaut, encoding))
-    plain = client.ask(client.image(pixels, encoding))["faces"].faces[0]
+    plain = asked_anew(client, client.image(pixels, encoding))
     rows = pixels.view(np.uint8).reshape(512, -1)
     padded = np.pad(rows, ((0, 0), (0, 8 * pixels.itemsize)), constant_values=77)
     message = client.image(pixels, encoding)
     message.step, message.data = padded.shape[1], padded.tobytes()[: -8 * pixels.itemsize]  # the last row may lack it
-    found = client.ask(message)["faces"].faces[0]
+    found = asked_anew(client, message)
     assert np.abs(np.asarray(found.landmarks_px) - np.asarray(plain.landmarks_px)).max() < 0.01
 
 
@@ -173,11 +185,11 @@ def test_a_best_effort_camera_is_heard(node: Any, astronaut: np.ndarray) -> None
         assert len(client.ask(client.image(astronaut))["faces"].faces) == 1
 
 
-def test_a_late_subscriber_gets_the_topology(client: Client, small_face: Any) -> None:
-    topology = client.topology()
-    assert topology.version == small_face.version and topology.vertex_count == len(small_face.mean)
-    assert np.array_equal(np.asarray(topology.triangles).reshape(-1, 3), small_face.triangles)
-    assert np.array_equal(topology.landmarks, small_face.landmarks)
+def test_a_late_subscriber_gets_the_topology(client: Client, builtin: Model) -> None:
+    topology, face_model = client.topology(), builtin.face_model
+    assert topology.version == face_model.version and topology.vertex_count == len(face_model.mean)
+    assert np.array_equal(np.asarray(topology.triangles).reshape(-1, 3), face_model.triangles)
+    assert np.array_equal(topology.landmarks, face_model.landmarks)
     assert len(topology.pncc_code) == 3 * topology.vertex_count
 
 
@@ -224,8 +236,8 @@ def test_a_one_pixel_image_is_answered(client: Client) -> None:
     assert client.ask(client.image(np.zeros((1, 1, 3), np.uint8)))["faces"].faces == []
 
 
-def test_nothing_is_drawn_unless_somebody_looks(small_model: Path, astronaut: np.ndarray) -> None:
-    with running_node("-r", "__ns:=/quiet", "-p", f"model:={small_model}", "-p", "frame_prefix:=left_"):
+def test_nothing_is_drawn_unless_somebody_looks(astronaut: np.ndarray) -> None:
+    with running_node("-r", "__ns:=/quiet", "-p", "frame_prefix:=left_"):
         with connected("/quiet/radan", "/quiet/image", outputs=("faces",)) as client:
             for _ in range(3):
                 client.ask(client.image(astronaut))
@@ -238,9 +250,9 @@ def test_nothing_is_drawn_unless_somebody_looks(small_model: Path, astronaut: np
             client.diagnostics(lambda v: int(v["rendered"]) >= 1, "a drawn image")
 
 
-def test_the_newest_image_wins_and_the_others_are_counted(small_model: Path, astronaut: np.ndarray) -> None:
+def test_the_newest_image_wins_and_the_others_are_counted(astronaut: np.ndarray) -> None:
     slow = ("-p", "detection_period:=0.0", "-p", "detector_min_face:=25")
-    with running_node("-r", "__ns:=/busy", "-p", f"model:={small_model}", *slow):
+    with running_node("-r", "__ns:=/busy", *slow):
         with connected("/busy/radan", "/busy/image", outputs=("faces",)) as client:
             client.ask(client.image(astronaut))
             values = client.diagnostics(lambda v: int(v["processed"]) >= 1, "the first image")
@@ -318,8 +330,8 @@ def test_camera_info_makes_the_pose_metric_and_zeros_are_refused(small_model: Pa
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_ends_cleanly_on_a_signal_under_load(small_model: Path, astronaut: np.ndarray, number: int) -> None:
-    with running_node("-p", f"model:={small_model}", "-r", "__ns:=/ending", "-p", "detection_period:=0.0") as process:
+def test_it_ends_cleanly_on_a_signal_under_load(astronaut: np.ndarray, number: int) -> None:
+    with running_node("-r", "__ns:=/ending", "-p", "detection_period:=0.0") as process:
         with connected("/ending/radan", "/ending/image") as client:
             client.ask(client.image(astronaut), ALL)
             for _ in range(5):
@@ -329,9 +341,9 @@ def test_it_ends_cleanly_on_a_signal_under_load(small_model: Path, astronaut: np
             assert "Traceback" not in process.log() and "rror" not in process.log(), process.log()
 
 
-def test_an_interrupt_while_it_starts_ends_it_without_a_traceback(small_model: Path) -> None:
+def test_an_interrupt_while_it_starts_ends_it_without_a_traceback() -> None:
     for delay in (0.2, 0.4, 0.6, 0.8, 1.0):
-        process = Process("-p", f"model:={small_model}", "-r", "__ns:=/early")
+        process = Process("-r", "__ns:=/early")
         try:
             time.sleep(delay)
             status, _ = process.interrupt()
@@ -351,29 +363,29 @@ def start_fails(*ros_args: str) -> str:
     return log
 
 
-def test_wrong_ros_arguments_end_it_with_one_line(small_model: Path) -> None:
+def test_wrong_ros_arguments_end_it_with_one_line() -> None:
     assert "bad" in start_fails("-p", "bad")
     assert "nonexistent" in start_fails("--params-file", "/nonexistent.yaml")
 
 
-def test_models_that_cannot_be_opened_end_it_with_one_line(small_model: Path, tmp_path: Path) -> None:
+def test_models_that_cannot_be_opened_end_it_with_one_line(tmp_path: Path) -> None:
     assert "does not exist" in start_fails("-p", "model:=/nowhere")
-    shutil.copytree(small_model, tmp_path / "m")
-    (tmp_path / "m" / "network.bin").unlink()
-    assert "network" in start_fails("-p", f"model:={tmp_path / 'm'}")
+    shutil.copytree(builtin_model(), tmp_path / "m")
+    (tmp_path / "m" / "network.pth").unlink()
+    assert "network.pth" in start_fails("-p", f"model:={tmp_path / 'm'}")
     shutil.rmtree(tmp_path / "m")
-    shutil.copytree(small_model, tmp_path / "m")
+    shutil.copytree(builtin_model(), tmp_path / "m")
     face = tmp_path / "m" / "face_model.npz"
     face.write_bytes(face.read_bytes()[:3000])
     assert "face_model.npz" in start_fails("-p", f"model:={tmp_path / 'm'}")
 
 
-def test_a_checkpoint_of_another_network_is_told(small_model: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_network_is_told(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch", reason="writing a checkpoint needs torch")
-    shutil.copytree(small_model, tmp_path / "m")
+    shutil.copytree(builtin_model(), tmp_path / "m")
     torch.save({"state_dict": {"layer.weight": torch.zeros(3, 3)}}, tmp_path / "m" / "other.pth")
     yaml = tmp_path / "m" / "model.yaml"
-    yaml.write_text(yaml.read_text().replace("network.xml", "other.pth"))
+    yaml.write_text(yaml.read_text().replace("network.pth", "other.pth"))
     assert "other.pth" in start_fails("-p", f"model:={tmp_path / 'm'}")
 
 
@@ -388,8 +400,24 @@ def test_a_checkpoint_of_another_network_is_told(small_model: Path, tmp_path: Pa
         ("max_faces:=many", "max_faces"),
     ],
 )
-def test_wrong_parameters_end_it_with_their_name(small_model: Path, parameter: str, word: str) -> None:
-    assert word in start_fails("-p", f"model:={small_model}", "-p", parameter)
+def test_wrong_parameters_end_it_with_their_name(parameter: str, word: str) -> None:
+    assert word in start_fails("-p", parameter)
+
+
+def test_the_built_in_model_follows_two_faces(couple: np.ndarray) -> None:
+    known = np.array([*ASTRONAUT_MARKS.values()])
+    mirrored = known * [-1, 1] + [1023, 0]
+    numbers = list(ASTRONAUT_MARKS)
+    with running_node("-r", "__node:=builtin"), connected("/builtin") as client:
+        for _ in range(3):
+            message = client.image(couple)
+            answers = client.ask(message, ALL)
+            check_answer(client, message, answers, faces=2)
+            faces = sorted(answers["faces"].faces, key=lambda face: face.box[0])
+            left, right = (np.asarray(face.landmarks_px).reshape(68, 2) for face in faces)
+            assert np.linalg.norm(left[numbers] - known, axis=1).max() < 6
+            assert np.linalg.norm(right[MIRRORED][numbers] - mirrored, axis=1).max() < 6
+        assert {face.id for face in faces} == {0, 1}
 
 
 def test_a_trained_network_follows_two_faces_of_a_real_picture(shared: Path, model_folder_v2: Path) -> None:

@@ -9,16 +9,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import frontal_parameters
+from conftest import ASTRONAUT_BOX, frontal_parameters
 
 from radan_ros import Detection, Model, Pipeline, open_detector, open_model
 from radan_ros.camera import CameraModel
 from radan_ros.face_models import FaceModel, read_3ddfa
 from radan_ros.metric import SELLION, mesh_in_image, metric_face, vertices_in_camera
-from radan_ros.model import Whitening, read_whitening
+from radan_ros.model import Whitening, builtin_model, read_whitening
 from radan_ros.networks import open_network
 from radan_ros.pose import decompose_camera, reference_euler
 from radan_ros.tracking import Follower
+
+COUPLE = np.array([ASTRONAUT_BOX, [1024 - ASTRONAUT_BOX[2], 79, 1024 - ASTRONAUT_BOX[0], 171]], np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -75,73 +77,60 @@ def test_dlib_finds_the_boxes_of_the_reference_and_ours_land_within_two_pixels(
         assert 0.5 < distance.mean() < 4
 
 
-def test_landmarks_move_with_the_picture(trained: Model, picture: np.ndarray, expected: dict[str, np.ndarray]) -> None:
+def test_landmarks_move_with_the_picture(builtin: Model, astronaut: np.ndarray) -> None:
     """One affine map used both ways: shifting picture and box by whole pixels shifts the landmarks by as many."""
-    pipeline = Pipeline(trained)
-    box = expected["face1_box"]
-    [face] = pipeline(picture, [box])
-    shifted = np.roll(picture, (40, 30), axis=(0, 1))
-    [moved] = pipeline(shifted, [box + [30, 40, 30, 40]])
+    pipeline = Pipeline(builtin)
+    [face] = pipeline(astronaut, [ASTRONAUT_BOX])
+    shifted = np.roll(astronaut, (40, 30), axis=(0, 1))
+    [moved] = pipeline(shifted, [np.array(ASTRONAUT_BOX) + [30, 40, 30, 40]])
     assert np.abs(moved.landmarks - face.landmarks - [30, 40, 0]).max() < 0.05
 
 
-def test_two_step_crops_around_the_first_answer(
-    trained: Model, picture: np.ndarray, expected: dict[str, np.ndarray]
-) -> None:
-    pipeline = Pipeline(trained)
-    box = expected["face0_box"]
-    [one] = pipeline(picture, [box])
-    [two] = pipeline(picture, [box], two_step=True)
+def test_two_step_crops_around_the_first_answer(builtin: Model, astronaut: np.ndarray) -> None:
+    pipeline = Pipeline(builtin)
+    [one] = pipeline(astronaut, [ASTRONAUT_BOX])
+    [two] = pipeline(astronaut, [ASTRONAUT_BOX], two_step=True)
     side = np.ptp(one.landmarks[:, :2], axis=0).max() * np.sqrt(2)
     assert np.isclose(two.roi[2] - two.roi[0], side, rtol=1e-3)
-    again = pipeline.regress(picture, [two.roi])[0]
+    again = pipeline.regress(astronaut, [two.roi])[0]
     assert np.allclose(again.landmarks, two.landmarks, atol=1e-2), "parameters and crop belong together"
 
 
-def test_a_batch_answers_as_its_faces_one_by_one(
-    trained: Model, picture: np.ndarray, expected: dict[str, np.ndarray]
-) -> None:
-    pipeline = Pipeline(trained)
-    given = [expected["face0_box"], expected["face1_box"], expected["face0_box"] + 4]
-    together = pipeline(picture, given)
+def test_a_batch_answers_as_its_faces_one_by_one(builtin: Model, couple: np.ndarray) -> None:
+    pipeline = Pipeline(builtin)
+    given = [*COUPLE, COUPLE[0] + 4]
+    together = pipeline(couple, given)
     for box, face in zip(given, together, strict=True):
-        assert np.abs(pipeline(picture, [box])[0].landmarks - face.landmarks).max() < 0.05
-    assert (
-        np.abs(
-            pipeline.vertices(together)[:, trained.face_model.landmarks] - np.stack([f.landmarks for f in together])
-        ).max()
-        < 0.05
-    )
+        assert np.abs(pipeline(couple, [box])[0].landmarks - face.landmarks).max() < 0.05
+    of_meshes = pipeline.vertices(together)[:, builtin.face_model.landmarks]
+    assert np.abs(of_meshes - np.stack([face.landmarks for face in together])).max() < 0.05
 
 
-def test_metric_mesh_projects_onto_the_landmarks(
-    trained: Model, picture: np.ndarray, expected: dict[str, np.ndarray]
-) -> None:
-    pipeline = Pipeline(trained)
-    faces = pipeline(picture, [expected["face0_box"], expected["face1_box"]])
-    camera = CameraModel.from_field_of_view(picture.shape[:2], np.deg2rad(60))
-    metric = [metric_face(face, trained.face_model, camera) for face in faces]
-    vertices = vertices_in_camera(faces, metric, trained.face_model)
+def test_metric_mesh_projects_onto_the_landmarks(builtin: Model, couple: np.ndarray) -> None:
+    faces = Pipeline(builtin)(couple, COUPLE)
+    camera = CameraModel.from_field_of_view(couple.shape[:2], np.deg2rad(45))
+    metric = [metric_face(face, builtin.face_model, camera) for face in faces]
+    vertices = vertices_in_camera(faces, metric, builtin.face_model)
     drawn = mesh_in_image(vertices, camera)
     for face, m, mesh, pixels in zip(faces, metric, vertices, drawn, strict=True):
-        assert np.abs(mesh[trained.face_model.landmarks] - m.landmarks).max() < 1e-4, "mesh and landmarks are one shape"
+        assert np.abs(mesh[builtin.face_model.landmarks] - m.landmarks).max() < 1e-4, "mesh and landmarks are one shape"
         assert np.abs(m.landmarks[SELLION] - m.pose.translation).max() < 1e-5, "the sellion is the origin"
         assert np.allclose(m.pose.rotation @ m.pose.rotation.T, np.eye(3), atol=1e-9)
-        distance = np.linalg.norm(pixels[trained.face_model.landmarks, :2] - face.landmarks[:, :2], axis=1)
+        distance = np.linalg.norm(pixels[builtin.face_model.landmarks, :2] - face.landmarks[:, :2], axis=1)
         assert np.median(distance) < 0.02 * (face.box[2] - face.box[0])
         assert np.isclose(m.pose.residual, np.sqrt(np.mean(distance**2)), rtol=0.02)
         assert 0.12 < np.ptp(mesh[:, 1]) < 0.3 and 0.3 < m.pose.translation[2] < 2
 
 
-def test_boxes_that_are_no_boxes_give_no_face(trained: Model, picture: np.ndarray) -> None:
-    assert Pipeline(trained)(picture, [[0, 0, np.inf, np.inf], [np.nan] * 4, [10, 10, 5, 5]]) == []
+def test_boxes_that_are_no_boxes_give_no_face(builtin: Model, astronaut: np.ndarray) -> None:
+    assert Pipeline(builtin)(astronaut, [[0, 0, np.inf, np.inf], [np.nan] * 4, [10, 10, 5, 5]]) == []
 
 
-def test_no_face_is_an_empty_answer(trained: Model) -> None:
-    pipeline = Pipeline(trained, open_detector("dlib_hog"))
+def test_no_face_is_an_empty_answer(builtin: Model) -> None:
+    pipeline = Pipeline(builtin, open_detector("dlib_hog"))
     grey = np.full((480, 640, 3), 127, np.uint8)
     assert pipeline(grey) == [] == pipeline(grey, np.zeros((0, 4))) == pipeline.regress(grey, [])
-    assert pipeline.vertices([]).shape == (0, 53215, 3)
+    assert pipeline.vertices([]).shape == (0, len(builtin.face_model.mean), 3)
     assert pipeline.regress(grey, [(0, 0, 2, 2), (np.nan, 0, 9, 9), (9000, 0, 9100, 100)]) == []
 
 
@@ -237,17 +226,15 @@ def test_a_camera_without_stamps_is_searched_in_every_image(frontal: Model) -> N
     assert [len(follower(image, 0.0)) for _ in range(6)] == [1, 1, 1, 0, 0, 0]
 
 
-def test_a_followed_face_that_left_is_noticed_at_once(trained: Model, picture: np.ndarray) -> None:
-    follower = Follower(Pipeline(trained, open_detector("dlib_hog", min_face=80)), detection_period=1000.0)
-    tracks = follower(picture, 0.0)
+def test_a_followed_face_that_left_is_noticed_at_once(builtin: Model, couple: np.ndarray) -> None:
+    follower = Follower(Pipeline(builtin, open_detector("dlib_hog", min_face=80)), detection_period=1000.0)
+    tracks = follower(couple, 0.0)
     assert len(tracks) == 2
-    empty = picture.copy()
+    empty = couple.copy()
     for track in tracks:  # what is behind the people, as far as one can see
         left, top, right, bottom = (int(v) for v in track.face.roi)
-        empty[max(0, top - 40) : bottom + 40, max(0, left - 40) : right + 40] = picture[30:60, 700:730].mean(
-            axis=(0, 1)
-        )
-    assert len(follower(picture, 0.03)) == 2
+        empty[max(0, top - 40) : bottom + 40, max(0, left - 40) : right + 40] = couple[60:90, 330:360].mean(axis=(0, 1))
+    assert len(follower(couple, 0.03)) == 2
     assert sum(len(follower(empty, 0.06 + 0.03 * k)) for k in range(10)) <= 4
 
 
@@ -295,6 +282,19 @@ def test_damaged_model_folders_are_named(model_folder_v2: Path, tmp_path: Path, 
     if damage == "truncated":
         file.write_bytes(content[: len(content) // 2])
     with pytest.raises((ValueError, OSError), match=file.name):
+        open_model(tmp_path / "m", device="cpu")
+
+
+@pytest.mark.parametrize("lost", ["network.pth", "whitening.npz", "face_model.npz"])
+@pytest.mark.parametrize("damage", ["missing", "truncated"])
+def test_damaged_folders_of_our_layout_are_named(tmp_path: Path, lost: str, damage: str) -> None:
+    shutil.copytree(builtin_model(), tmp_path / "m")
+    file = tmp_path / "m" / lost
+    content = file.read_bytes()
+    file.unlink()
+    if damage == "truncated":
+        file.write_bytes(content[: len(content) // 2])
+    with pytest.raises((ValueError, OSError), match=lost):
         open_model(tmp_path / "m", device="cpu")
 
 

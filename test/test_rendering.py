@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pytest
 
 from radan_ros import rendering
+from radan_ros.model import open_face_model
 from radan_ros.rendering import Renderer, render
 from radan_ros.rendering.compat import reference_depth_and_pncc
 
@@ -64,6 +65,12 @@ def read_bfm(shared: Path) -> tuple[Array, Array, Array]:
     triangles = loadmat(folder / "visualize" / "tri.mat")["tri"].T.astype(np.int32) - 1
     codes = np.load(folder / "train.configs" / "pncc_code.npy").T * 255
     return mean.reshape(-1, 3).astype(np.float64), triangles, codes.astype(np.float32)
+
+
+def builtin_face() -> tuple[Array, Array, Array]:
+    """The same of the built-in face model."""
+    model = open_face_model("builtin")
+    return model.mean.astype(np.float64), model.triangles, model.codes
 
 
 def place(points: Array, height: float, centre: tuple[float, float], yaw: float = 0.0, depth: float = 1000.0) -> Array:
@@ -474,7 +481,7 @@ def test_gpu_kernels_compiled_for_the_cpu_draw_the_same(
     assert np.array_equal(forwards.colour, backwards.colour), "the order of the threads shows"
 
 
-def bfm_faces(points: Array) -> list[Array]:
+def placed_faces(points: Array) -> list[Array]:
     return [
         place(points, 240, (330, 260)),
         place(points, 180, (450, 200), yaw=0.6, depth=1100),
@@ -483,10 +490,10 @@ def bfm_faces(points: Array) -> list[Array]:
 
 
 def test_gpu_kernels_compiled_for_the_cpu_draw_the_same_real_faces(
-    shared: Path, kernel_on_cpu: Callable[..., rendering.Rendering]
+    kernel_on_cpu: Callable[..., rendering.Rendering],
 ) -> None:
-    points, triangles, codes = read_bfm(shared)
-    faces = bfm_faces(points)
+    points, triangles, codes = builtin_face()
+    faces = placed_faces(points)
     expected = render(faces, triangles, codes, (480, 640))
     assert covered(expected).sum() > 40_000
     assert_same_pictures(expected, kernel_on_cpu(faces, triangles, codes, (480, 640)))
@@ -537,9 +544,9 @@ def test_gpu_keeps_its_buffers_and_takes_arrays_that_lie_there(cupy: Any) -> Non
             assert np.allclose(picture.depth, expected.depth, rtol=1e-4, equal_nan=True)
 
 
-def test_gpu_draws_the_same_real_faces(shared: Path, cupy: Any) -> None:
-    points, triangles, codes = read_bfm(shared)
-    faces = bfm_faces(points)
+def test_gpu_draws_the_same_real_faces(cupy: Any) -> None:
+    points, triangles, codes = builtin_face()
+    faces = placed_faces(points)
     assert_same_pictures(
         render(faces, triangles, codes, (480, 640)), render(faces, triangles, codes, (480, 640), device="cuda")
     )
@@ -558,10 +565,10 @@ def test_gpu_that_is_not_there_is_a_clear_error() -> None:
 # ---------------------------------------------------------------- real faces
 
 
-def test_real_face_is_one_closed_picture_with_its_codes(shared: Path) -> None:
+def test_real_face_is_one_closed_picture_with_its_codes() -> None:
     from scipy.ndimage import label
 
-    points, triangles, codes = read_bfm(shared)
+    points, triangles, codes = builtin_face()
     vertices = place(points, 240, (320, 240))
     picture = render([vertices], triangles, codes, (480, 640))
     inside = covered(picture)

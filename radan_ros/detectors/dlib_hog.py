@@ -16,7 +16,7 @@ class DlibHogDetector:
 
     name = "dlib_hog"
 
-    def __init__(self, min_face: int | None = None, threshold: float = 0.0) -> None:
+    def __init__(self, min_face: int | None, threshold: float) -> None:
         try:
             import dlib
         except ImportError:

@@ -5,6 +5,7 @@ The device is chosen once, in `open_network`. OpenVINO and torch are imported on
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 import sys
@@ -386,11 +387,22 @@ def _weight_bytes(model: Any) -> int:
 
 def _cuda_devices() -> int:
     """Number of CUDA devices; 0 also where torch is not installed."""
+    if sys.platform == "linux" and not _gpu_driver():
+        return 0  # without the second that importing torch takes
     try:
         torch = importlib.import_module("torch")
     except ImportError:
         return 0
     return int(torch.cuda.device_count()) if torch.cuda.is_available() else 0
+
+
+def _gpu_driver() -> bool:
+    """Whether a driver is there that torch could use: NVIDIA's, found as CUDA finds it, or AMD's."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return Path("/dev/kfd").exists()
+    return True
 
 
 def _torch() -> Any:

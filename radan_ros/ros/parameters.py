@@ -48,7 +48,7 @@ _PARAMETERS: dict[str, tuple[Any, str, float | None, float | None]] = {
         4000,
     ),
     "detector_threshold": (
-        0.2,
+        detectors.THRESHOLD,
         "Smallest score of a detection, in the detector's scale (dlib_hog: 0 finds more, of which more are none).",
         -10.0,
         10.0,

@@ -6,6 +6,8 @@ A batch depends on nothing but the configuration and the step, so a training tha
 from __future__ import annotations
 
 import signal
+import sys
+import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
@@ -16,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from radan_ros.face_models import FaceModel
 from radan_ros.face_models.mirror import mirror_coefficients
@@ -23,6 +26,7 @@ from radan_ros.model import read_whitening
 from radan_ros.training.augmentation import AugmentationSettings, swap_tiles
 from radan_ros.training.config import Config, Source
 from radan_ros.training.datasets import Batch, MixedSet, SampleSet, SyntheticSet, ThreeDDFASet, TrainingSet
+from radan_ros.training.evaluation import face_sizes
 from radan_ros.training.samples import Samples, read_samples
 
 
@@ -68,7 +72,7 @@ class Batches:
 
 
 def open_batches(config: Config, face_model: FaceModel, process: int = 0, processes: int = 1) -> Batches:
-    """Open all sources of a configuration.
+    """Open all sources of a configuration; the first process says so where nothing can be mirrored.
 
     Raises
     ------
@@ -79,10 +83,13 @@ def open_batches(config: Config, face_model: FaceModel, process: int = 0, proces
         settings = AugmentationSettings(**config.augmentation)
     except TypeError as error:  # an unknown setting
         raise ValueError(f"augmentation: {error}") from None
-    try:
-        mirror: NDArray[np.floating] | None = mirror_coefficients(face_model)
-    except ValueError:  # not every model is symmetric: its faces cannot be mirrored
-        mirror = None
+    mirror: NDArray[np.floating] | None = None
+    if settings.mirror_share:
+        try:
+            mirror = mirror_coefficients(face_model)
+        except ValueError as error:  # not every model is symmetric
+            if process == 0:
+                tqdm.write(f"nothing is mirrored (augmentation.mirror_share): {error}", file=sys.stderr)
     options: list[dict[str, Any]] = [
         {"settings": settings, "seed": 1000 * config.seed + i, "mirror": mirror} for i in range(len(config.train))
     ]
@@ -107,8 +114,8 @@ def open_batches(config: Config, face_model: FaceModel, process: int = 0, proces
     return Batches(MixedSet(parts, size, config.seed), config.batch, config.tile_swaps, process, processes)
 
 
-def read_finite_samples(folder: str) -> Samples:
-    """Read samples as `read_samples`, and make sure that every landmark and parameter is a number.
+def open_samples(folder: str) -> Samples:
+    """Read samples as `read_samples`, and make sure that there are some and that each shows a face.
 
     Raises
     ------
@@ -116,18 +123,17 @@ def read_finite_samples(folder: str) -> Samples:
         Names the folder and what is wrong.
     """
     samples = read_samples(folder)
-    labels = np.concatenate([samples.parameters, samples.landmarks.reshape(len(samples), -1)], axis=1)
-    bad = samples.names[~np.isfinite(labels).all(axis=1)]
-    if len(bad):
-        raise ValueError(f"{folder}: {len(bad)} samples have labels that are not finite: {', '.join(bad[:3])}")
     if not len(samples):
         raise ValueError(f"{folder}: no samples in it")
+    flat = samples.names[face_sizes(samples.landmarks) == 0]
+    if len(flat):
+        raise ValueError(f"{folder}: {len(flat)} samples have all landmarks on one line: {', '.join(flat[:3])}")
     return samples
 
 
 def _labelled(source: Source, face_model: FaceModel, options: dict[str, Any]) -> SampleSet | ThreeDDFASet:
     if source.samples is not None:
-        return SampleSet(read_finite_samples(source.samples), **options)
+        return SampleSet(open_samples(source.samples), **options)
     whitening = None if source.whitening is None else read_whitening(source.whitening)
     return ThreeDDFASet(
         str(source.list), str(source.parameters), str(source.crops), face_model, whitening=whitening, **options
@@ -160,9 +166,13 @@ def loader(batches: Batches, first: int, end: int, workers: int, pin: bool = Fal
             pin_memory=pin,
             **options,
         )
-    except ValueError as error:
-        # From a worker it comes with the worker's traceback, its own words last.
-        raise ValueError(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")) from None
+    except (OSError, ValueError) as error:
+        if "Traceback (most recent call last)" not in str(error):
+            raise
+        # What torch raised holds on to its frames, and they to the workers, which were then waited for in vain.
+        traceback.clear_frames(error.__traceback__)
+        # From a worker it comes with the worker's traceback: its own words are in the last line, behind their kind.
+        raise ValueError(str(error).strip().splitlines()[-1].partition(": ")[2]) from None
 
 
 def _start_worker(_: int) -> None:

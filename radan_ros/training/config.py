@@ -186,7 +186,7 @@ class Config:
     ema : float
         Decay of the running mean of the weights, which is then what is evaluated and exported; 0 for none.
     init : str, optional
-        Checkpoint to start from.
+        Checkpoint to start from. Like `whitening` not read again when a training is resumed.
     whitening : str, optional
         Whitening to train with; by default ``whitening.npz`` beside `init`, or else that of the training data.
     device : {'auto', 'cpu', 'cuda'}
@@ -198,6 +198,9 @@ class Config:
         Processes that make batches, for each process that trains; 0 makes them between the steps.
     threads : int
         Threads of the arithmetic on a CPU; 0 leaves it to torch.
+    export : {'best', 'last'}
+        Which weights become the model at the end: those that were best on the first validation set, or the last ones,
+        which that set had no part in choosing. Without validation sets always the last ones.
     seed : int
     """
 
@@ -225,6 +228,7 @@ class Config:
     channels_last: bool = True
     workers: int = 2
     threads: int = 0
+    export: Literal["best", "last"] = "best"
     seed: int = 0
 
     def __post_init__(self) -> None:

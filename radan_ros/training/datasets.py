@@ -106,7 +106,8 @@ class _AugmentedSet:
         if self.settings is None:
             crop, parameters, landmarks = inner_crop(sample.wide_crop), sample.parameters, sample.landmarks
         else:
-            donor = self._donor(int(rng.integers(len(self))))
+            other = int(rng.integers(len(self)))
+            donor = self._donor(other) if self.settings.occlusion_share else None  # a file to read, of some sets
             crop, parameters, landmarks, mirrored = augment(
                 sample.wide_crop,
                 sample.parameters,
@@ -229,11 +230,13 @@ class ThreeDDFASet(_AugmentedSet):
             raise ValueError(f"{image_root}: is no folder of pictures")
         parameters = np.ascontiguousarray(values, np.float32)
         self.parameters = parameters if whitening is None else whitening.undo(parameters)
-        self.paths = [Path(image_root) / name for name in names]
+        self.image_root = Path(image_root)
+        # Not a list: workers would copy hundreds of thousands of strings by counting references to them.
+        self.names = np.array([name.encode() for name in names])
         self.face_model = face_model
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.names)
 
     def _sample(self, index: int, rng: np.random.Generator) -> _Sample:
         parameters = self.parameters[index]
@@ -244,7 +247,7 @@ class ThreeDDFASet(_AugmentedSet):
         return self._wide(index)
 
     def _wide(self, index: int) -> NDArray[np.uint8]:
-        path = self.paths[index]
+        path = self.image_root / self.names[index].decode()
         crop = cv2.imread(str(path), cv2.IMREAD_COLOR)
         if crop is None or crop.shape != (CROP_SIZE, CROP_SIZE, 3):
             found = "cannot be read" if crop is None else f"has {crop.shape[1]} x {crop.shape[0]} pixels"

@@ -36,7 +36,7 @@ from radan_ros.networks.runtime import MEAN, SCALE
 from radan_ros.pipeline import cameras_in_crop
 from radan_ros.training import evaluation
 from radan_ros.training.augmentation import AugmentationSettings, turn_of
-from radan_ros.training.batches import Batches, loader, open_batches, read_finite_samples
+from radan_ros.training.batches import Batches, loader, open_batches, open_samples
 from radan_ros.training.config import Config, as_mapping, read_config
 from radan_ros.training.datasets import Batch, SampleSet, project_landmarks
 from radan_ros.training.losses import Geometry, total_loss
@@ -83,7 +83,14 @@ def train(config: Config, *, resume: bool = False) -> bool:
         Configuration, data or checkpoint cannot be used, or the training diverged; the message says why.
     """
     with _processes(config) as process:
-        return Training(config, process, resume).run()
+        try:
+            return Training(config, process, resume).run()
+        except torch.OutOfMemoryError as error:
+            raise ValueError(f"batch: {config.batch} is too large here: {str(error).partition('. ')[0]}") from None
+        except RuntimeError as error:  # torch raises it wherever the training is when a worker dies
+            if not str(error).startswith("DataLoader worker (pid"):
+                raise
+            raise ValueError(f"workers: {error}; was there too little memory? Take fewer of them") from None
 
 
 class Training:
@@ -104,9 +111,11 @@ class Training:
         face_model = open_face_model(config.face_model)
         self.face_model = face_model
         self.batches = open_batches(config, face_model, process.number, process.count)
-        self.sets = {name: read_finite_samples(folder) for name, folder in config.validation.sets.items()}
+        self.sets = {name: open_samples(folder) for name, folder in config.validation.sets.items()}
         self.steps = config.max_steps or (config.epochs or 0) * self.batches.steps_per_epoch
         saved = self._saved(resume)
+        if process.first:
+            self._write_config(resume)  # before the work, so that a folder that cannot be written to is no surprise
         self.whitening = self._whitening(resume)
         self.geometry = Geometry(face_model, self.whitening).to(process.device)
         self.network = self._network(saved)
@@ -123,8 +132,6 @@ class Training:
 
     def run(self) -> bool:
         """Train to the end, or until Ctrl-C; True at the end."""
-        if self.process.first:
-            self._write_config()
         if self.step >= self.steps:
             self._say(f"{self.folder}: all {self.steps} steps are done already")
             return True
@@ -160,10 +167,11 @@ class Training:
                 means = meter.means()
                 log.scalars("train", means, self.step)
                 bar.set_postfix_str(f"loss {means['loss']:.3f}, {means['crops_per_second']:.0f} crops/s")
-            if stop or self.step % config.validation.interval == 0 or self.step == self.steps:
+            due = self.step % config.validation.interval == 0 or self.step == self.steps
+            if stop or due:
                 if self.step % LOG_EVERY and meter.steps:
                     log.scalars("train", meter.means(), self.step)
-                if not stop:
+                if due:  # also when it is to stop: nobody would make up for it
                     self._validate(log, bar)
                 if self.process.first:
                     self._write(LAST)
@@ -274,13 +282,17 @@ class Training:
         try:
             saved = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises many kinds on a damaged file
-            raise ValueError(f"{path}: not a checkpoint of a training: {str(error).splitlines()[0]}") from None
+            why = str(error).partition("\n")[0] or type(error).__name__
+            raise ValueError(f"{path}: not a checkpoint of a training: {why}") from None
         wanted = self._identity()
         if not isinstance(saved, dict) or not isinstance(saved.get("training"), dict):
             raise ValueError(f"{path}: a checkpoint, but without the state of a training")
         for key, value in wanted.items():
             if saved["training"].get(key) != value:
                 raise ValueError(f"{path}: was trained with {key} {saved['training'].get(key)}, not {value}")
+        groups = saved["training"]["optimiser_state"]["param_groups"]
+        if (len(groups) == 1) != self.config.optimiser.decay_norms:
+            raise ValueError(f"{path}: was trained with another optimiser.decay_norms")
         return saved
 
     def _identity(self) -> dict[str, Any]:
@@ -295,7 +307,9 @@ class Training:
         training = saved["training"]
         if self.averaged is not None:
             self.averaged.load_state_dict(_without_prefix(saved["state_dict"]))
-        self.optimiser.load_state_dict(training["optimiser_state"])
+        # The settings of the optimiser are those that are configured now.
+        settings = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict(training["optimiser_state"] | {"param_groups": settings})
         if training["scaler"]:
             self.scaler.load_state_dict(training["scaler"])
         self.step, self.best = training["step"], training["best"]
@@ -317,15 +331,22 @@ class Training:
                 "scaler": self.scaler.state_dict(),
             }
         part = self.folder / f"{name}.part"
-        torch.save(content, part)
+        _save(content, part)
         os.replace(part, self.folder / name)
 
-    def _write_config(self) -> None:
+    def _write_config(self, resume: bool) -> None:
+        """Write the configuration; where it is not the one that the training was begun with, say what is another."""
         import yaml
 
+        path, now = self.folder / CONFIG, as_mapping(self.config)
+        if resume and path.is_file():
+            before = as_mapping(read_config(path))
+            began = ("output", "init", "whitening")  # how it began is not read again
+            other = [key for key, value in now.items() if before[key] != value and key not in began]
+            if other:
+                self._say(f"{self.folder}: goes on with another {', '.join(other)} than before")
         self.folder.mkdir(parents=True, exist_ok=True)
-        text = yaml.safe_dump(as_mapping(self.config), sort_keys=False, allow_unicode=True)
-        (self.folder / CONFIG).write_text(text, encoding="utf-8")
+        path.write_text(yaml.safe_dump(now, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
     def _whitening(self, resume: bool) -> Whitening:
         """The whitening of this training, written by its first process where it is not there yet."""
@@ -338,8 +359,9 @@ class Training:
             elif beside is not None and beside.is_file():
                 whitening = read_whitening(beside)
             else:
+                if beside is not None:
+                    self._say(f"{beside} is missing: the whitening is that of the training data, not that of init")
                 whitening = measure_whitening(self.batches, self.steps, config.workers)
-            self.folder.mkdir(parents=True, exist_ok=True)
             np.savez(path, mean=whitening.mean, std=whitening.std)
         _barrier(self.process)
         return read_whitening(path)
@@ -366,6 +388,15 @@ class Training:
 
 def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def _save(content: dict[str, Any], path: Path) -> None:
+    """As `torch.save`; where it fails, nothing is left of it. Raises OSError."""
+    try:
+        torch.save(content, path)
+    except RuntimeError as error:  # torch's own for a full disk
+        path.unlink(missing_ok=True)
+        raise OSError(f"{path}: cannot be written: {str(error).partition(chr(10))[0]}") from None
 
 
 def _seed(*numbers: int) -> int:
@@ -400,17 +431,15 @@ def predict(
     return whitening.undo(np.concatenate(answers))
 
 
-def export_model(run: str | Path, folder: str | Path, *, checkpoint: str = BEST, graph: bool = False) -> Path:
+def export_model(run: str | Path, folder: str | Path, *, graph: bool = False) -> Path:
     """Write what a training made as a model folder that `radan_ros.open_model` opens.
 
     Parameters
     ----------
     run : path
-        Output folder of a training.
+        Output folder of a training; its configuration says which of its checkpoints (`Config.export`).
     folder : path
         Made where missing.
-    checkpoint : str
-        Which of its checkpoints; ``last.pth`` where there is no ``best.pth``.
     graph : bool
         Write the network as an OpenVINO graph in float32 instead of a checkpoint in half precision.
 
@@ -424,9 +453,12 @@ def export_model(run: str | Path, folder: str | Path, *, checkpoint: str = BEST,
     ValueError, OSError
         Say what is missing or wrong.
     """
+    import yaml
+
     run, folder = Path(run), Path(folder)
     config = read_config(run / CONFIG)
-    source = run / checkpoint if (run / checkpoint).is_file() else run / LAST
+    best = config.export == "best" and config.validation.sets and (run / BEST).is_file()
+    source = run / (BEST if best else LAST)
     spec, state = network_state(load_checkpoint(source))
     folder.mkdir(parents=True, exist_ok=True)
     if graph:
@@ -435,7 +467,7 @@ def export_model(run: str | Path, folder: str | Path, *, checkpoint: str = BEST,
         # Vectors are few, and running variances may be beyond half precision.
         tensors = {name: torch.from_numpy(value) for name, value in state.items()}
         half = {name: value.half() if value.ndim > 1 else value for name, value in tensors.items()}
-        torch.save({"state_dict": half}, folder / "network.pth")
+        _save({"state_dict": half}, folder / "network.pth")
     shutil.copyfile(run / WHITENING, folder / WHITENING)
     write_face_model(folder / "face_model.npz", open_face_model(config.face_model))
     lines = {
@@ -444,7 +476,7 @@ def export_model(run: str | Path, folder: str | Path, *, checkpoint: str = BEST,
         "whitening": WHITENING,
         "face_model": "face_model.npz",
     }
-    (folder / "model.yaml").write_text("".join(f"{key}: {value}\n" for key, value in lines.items()), encoding="utf-8")
+    (folder / "model.yaml").write_text(yaml.safe_dump(lines, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return folder
 
 
@@ -466,10 +498,11 @@ def measure(parameters: NDArray[np.float32], labels: Batch, face_model: FaceMode
     """
     predicted, given = project_landmarks(parameters, face_model), labels.landmarks
     errors = 100 * evaluation.nme(predicted, given)
+    whole = evaluation.spread(errors)
     bins = evaluation.by_yaw(errors, evaluation.head_angles(cameras_in_crop(labels.parameters))[:, 0])
     return {
-        "mean": float(errors.mean()),
-        "median": float(np.median(errors)),
+        "mean": whole.mean,
+        "median": whole.median,
         **{f"yaw {low}-{high}": found.mean for (low, high), found in bins.items() if found.count},
         "eyes": evaluation.correlation(evaluation.eye_openings(predicted), evaluation.eye_openings(given)),
         "mouth": evaluation.correlation(evaluation.mouth_openings(predicted), evaluation.mouth_openings(given)),
