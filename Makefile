@@ -129,11 +129,15 @@ TRAIN = $(VENV)/bin/python -m radan_ros.tools.train
 SAMPLES = $(foreach name,ytf68_train ytf68_val ytf68_profiled utkface congress synthetic,out/data/$(name)/labels.npz)
 
 # An interrupted training goes on where it was: call it again.
-model: $(SAMPLES) $(VENV)/.ready-train
-	@$(TRAIN) config/training/radan_mobile.yaml $(if $(wildcard out/training/radan_mobile/last.pth),--resume)
-	@cp out/training/radan_mobile/model/{model.yaml,network.pth,whitening.npz} $(BUILT_IN)
+model: out/training/radan_mobile/model/model.yaml out/data/ytf68_plain/labels.npz
+	@$(TRAIN) config/training/radan_mobile_fine.yaml $(if $(wildcard out/training/radan_mobile_fine/last.pth),--resume)
+	@cp out/training/radan_mobile_fine/model/{model.yaml,network.pth,whitening.npz} $(BUILT_IN)
 	@echo "$(BUILT_IN): the new built-in model; make evaluate measures it"
 
+out/training/radan_mobile/model/model.yaml: $(SAMPLES) | $(VENV)/.ready-train
+	@$(TRAIN) config/training/radan_mobile.yaml $(if $(wildcard $(@D)/../last.pth),--resume)
+out/data/ytf68_plain/labels.npz: | $(VENV)/.ready-demo
+	@$(PREPARE) $(DATA)/ytf68 $(@D) --split train --copies 0
 out/data/ytf68_train/labels.npz: | $(VENV)/.ready-demo
 	@$(PREPARE) $(DATA)/ytf68 $(@D) --split train
 out/data/ytf68_val/labels.npz: | $(VENV)/.ready-demo
