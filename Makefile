@@ -29,7 +29,7 @@ export PIP_NO_INPUT := 1
 # Quiet, but for errors.
 PIP_INSTALL = $(VENV)/bin/python -m pip install -qq --progress-bar off
 
-.PHONY: help venv build demo face-model model model-clean evaluate test lint bench clean distclean
+.PHONY: help venv venv-train build demo face-model model model-clean evaluate test lint bench clean distclean
 help:
 	@echo 'make demo    plays pictures of faces to the node, records what it publishes, draws it into out/demo/'
 	@echo '             SOURCE=clip.mp4, a folder of pictures, or 0 for the first webcam; MODEL=folder of another model'
@@ -41,13 +41,14 @@ help:
 	@echo 'make lint    runs ruff and mypy'
 	@echo 'make bench   runs the benchmarks in benchmark/'
 	@echo 'make build   builds the ROS package; scripts/env COMMAND then runs a command with it'
-	@echo 'make venv    only makes the virtual environment'
+	@echo 'make venv    only makes the virtual environment; make venv-train adds what training needs'
 	@echo 'make clean   removes what was built and out/; make distclean also the virtual environments'
 	@echo 'ROS: $(DISTRO), $(if $(SOURCED),as sourced,from PyPI (ROS_DISTRO=jazzy or kilted)); Python packages in $(VENV)/'
 
 # --- the virtual environment; a stamp file in it for each set of requirements ---------------------------------------
 
 venv: $(VENV)/.ready-demo
+venv-train: $(VENV)/.ready-train $(VENV)/.ready-evaluate
 
 ifdef SOURCED
 PYTHON = python3

@@ -353,3 +353,21 @@ def test_a_face_model_of_other_modes_is_refused(small_face: FaceModel, whitening
 def test_mixes_without_sense_are_refused(changes: dict[str, float]) -> None:
     with pytest.raises(ValueError):
         LossMix(**changes)
+
+
+def test_rigidity_is_nothing_for_scaled_rotations_and_grows_with_the_stretch() -> None:
+    random = np.random.default_rng(5)
+    rotations = np.linalg.qr(random.standard_normal((4, 3, 3)))[0]
+    cameras = np.concatenate([random.uniform(1, 900, (4, 1, 1)) * rotations, random.normal(0, 50, (4, 3, 1))], axis=2)
+    parameters = np.concatenate([cameras.reshape(4, 12), random.standard_normal((4, 50))], axis=1)
+    assert losses.rigidity(torch.tensor(parameters)) < 1e-20
+    stretched = parameters.copy()
+    stretched[:, 4:8] *= 1.2
+    # Rows of lengths 1, 1.2 and 1: their mean square is s^2 = 1.22.
+    expected = sum((length / 1.22 - 1) ** 2 for length in (1, 1.44, 1))
+    assert np.isclose(losses.rigidity(torch.tensor(stretched)), expected)
+
+
+def test_the_gradient_of_rigidity_is_that_of_finite_differences() -> None:
+    parameters = torch.tensor(np.random.default_rng(6).standard_normal((3, 62)), requires_grad=True)
+    assert torch.autograd.gradcheck(losses.rigidity, (parameters,))

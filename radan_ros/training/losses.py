@@ -39,6 +39,8 @@ class LossMix:
         On the labelled landmarks, in pixels.
     openings : float
         On the openings of eyes and mouth as the labelled landmarks show them, in pixels.
+    rigidity : float
+        On cameras that are no scaled rotations: without it, landmarks are reached by stretching the face.
     wing_width, wing_curvature : float
         w and epsilon of `wing`, pixels.
     random_vertices : int
@@ -55,6 +57,7 @@ class LossMix:
     wing: float = 1.0
     landmarks: float = 0.0
     openings: float = 0.0
+    rigidity: float = 0.0
     wing_width: float = 10.0
     wing_curvature: float = 2.0
     random_vertices: int = 132
@@ -70,7 +73,7 @@ class LossMix:
         for name in ("wing_width", "wing_curvature", "landmark_width", "landmark_curvature"):
             if getattr(self, name) == 0:
                 raise ValueError(f"{name}: must be more than 0")
-        if not any((self.pdc, self.vdc, self.wpdc, self.wing, self.landmarks, self.openings)):
+        if not any((self.pdc, self.vdc, self.wpdc, self.wing, self.landmarks, self.openings, self.rigidity)):
             raise ValueError("all weights are 0: there is nothing to train for")
 
 
@@ -233,6 +236,19 @@ def opening_loss(pixels: Tensor, labels: Tensor, weights: Tensor, mix: LossMix) 
     return (_penalty(error[:, upper] - error[:, lower], mix).mean(dim=2) * believed).mean()
 
 
+def rigidity(parameters: Tensor) -> Tensor:
+    """How far the cameras of parameters (B, 62) are from scaled rotations: the mean of |A A^T / s^2 - I|^2.
+
+    A are a camera's first three columns, s^2 the mean square of the lengths of its first two rows: 0 for a rotation at
+    any scale.
+    """
+    rows = parameters[:, :CAMERA].reshape(-1, 3, 4)[:, :, :3]
+    square = rows[:, :2].square().sum(dim=2).mean(dim=1)
+    products = rows @ rows.transpose(1, 2) / square[:, None, None]
+    unit = torch.eye(3, dtype=rows.dtype, device=rows.device)
+    return (products - unit).square().sum(dim=(1, 2)).mean()
+
+
 def _believed_errors(pixels: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     """Errors (B, 68, 2), 0 where the weight is: what is not labelled may hold anything, also NaN."""
     return torch.where(weights[:, :, None] > 0, pixels - labels, 0.0)
@@ -290,6 +306,8 @@ def total_loss(
             parts["vdc"] = mix.vdc * vdc(errors, parameter_weights)
         if mix.wing:
             parts["wing"] = mix.wing * vertex_wing(errors, parameter_weights, mix.wing_width, mix.wing_curvature)
+    if mix.rigidity:
+        parts["rigidity"] = mix.rigidity * rigidity(geometry.parameters_of(prediction))
     if mix.landmarks or mix.openings:
         pixels = geometry.landmark_pixels(geometry.parameters_of(prediction))
         if mix.landmarks:
