@@ -64,7 +64,8 @@ def fit_landmarks(
     landmarks : (N, 68, 2) or (N, 68, 3) array_like
         Image pixels, x right, y down. A third column is depth in pixels, of the same scale as x and y, positive away
         from the viewer, from any origin. (3DDFA's third coordinate points to the viewer: negate it.)
-        Points that are not finite are left out.
+        Points that are not finite are left out. N may be 0: an empty fit. Left and right are taken as given: landmarks
+        of a mirrored picture whose points were not renumbered are not recognised as such, and fit badly.
     weights : (N, 68) array_like, optional
         At least 0; the squared distance of a landmark is multiplied by it. 0 leaves it out.
     deviations : (modes,) array_like, optional

@@ -104,9 +104,15 @@ def open_face_model(path: str) -> FaceModel:
     """
     if path == "builtin":
         return read_face_model(_existing(_BUILTIN / "face_model.npz"))
-    if path.endswith(".npz"):
+    source = Path(path)
+    if source.is_dir():
+        return read_3ddfa(path)
+    if source.suffix == ".npz" and source.exists():
         return read_face_model(path)
-    return read_3ddfa_v2(path) if path.endswith(".pkl") else read_3ddfa(path)
+    slim = source.with_name(source.stem + "_slim.pkl")  # which `read_3ddfa_v2` takes instead
+    if source.suffix == ".pkl" and (source.exists() or slim.exists()):
+        return read_3ddfa_v2(path)
+    raise ValueError(f"{path}: no such face model (builtin, a .npz of ours, 3DDFA's folder, or 3DDFA_V2's .pkl)")
 
 
 def open_model(folder: str | Path | None = None, *, device: str = "auto", threads: int | None = None) -> Model:

@@ -20,7 +20,7 @@ from radan_ros.model import builtin_model
 from radan_ros.networks import load_checkpoint, network_state
 from radan_ros.pose import consistency, euler_from_rotation
 from radan_ros.tools import reconstruct
-from radan_ros.tracking import LEAST_CONSISTENCY
+from radan_ros.tracking import LEAST_CONSISTENCY, is_face
 from radan_ros.training.augmentation import MIRRORED
 
 EYES = float(np.linalg.norm(np.subtract(ASTRONAUT_MARKS[36], ASTRONAUT_MARKS[45])))  # pixels
@@ -115,7 +115,7 @@ def test_a_box_that_is_off_moves_the_landmarks_little(pipeline: Pipeline, face: 
 def test_her_head_is_upright_frontal_and_as_large_as_heads_are(builtin: Model, face: Face) -> None:
     yaw, pitch, roll = angles(face, builtin)
     # By the marks of her eyes she leans by 1.4 degrees to her left.
-    assert abs(yaw) < 10 and abs(pitch) < 15 and abs(roll + 1.4) < 5
+    assert abs(yaw) < 10 and abs(pitch) < 20 and abs(roll + 1.4) < 5
     points = builtin.face_model.landmark_points(face.coefficients[None])[0]
     assert 0.078 < np.linalg.norm(points[36] - points[45]) < 0.1, "metres between the outer corners of her eyes"
     assert 0.1 < np.linalg.norm(points[27] - points[8]) < 0.14, "metres from sellion to chin"
@@ -129,8 +129,10 @@ def test_what_is_no_face_mostly_looks_like_none(pipeline: Pipeline, face: Face, 
     corners = [(x, y) for x in range(0, 400, 56) for y in range(230, 400, 56)]
     corners += [(380, y) for y in range(0, 230, 56)] + [(10, 60), (20, 20)]
     answers = pipeline.regress(astronaut, [(x, y, x + 112, y + 112) for x, y in corners])
-    values = np.array([consistency(answer.camera) for answer in answers])
-    assert len(values) == 39 and np.median(values) < 0.8 and (values < LEAST_CONSISTENCY).mean() > 0.7
+    followed = [pipeline.regress(astronaut, [boxes.square_from_landmarks(answer.landmarks)])[0] for answer in answers]
+    assert len(followed) == 39 and np.mean([is_face(answer) for answer in followed]) < 0.35
+    [again] = pipeline.regress(astronaut, [boxes.square_from_landmarks(face.landmarks)])
+    assert is_face(again)
     assert consistency(face.camera) > LEAST_CONSISTENCY + 0.03
 
 

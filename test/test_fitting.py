@@ -161,7 +161,9 @@ def test_too_few_landmarks_and_no_faces(face, heads):
     assert np.isnan(fit.coefficients[0]).all() and np.isnan(fit.residuals[0]).all()
     share = contour_share(fit.cameras)
     assert np.isnan(share[0]).all() and np.isfinite(share[1]).all()
-    assert fit_landmarks(face, np.zeros((0, 68, 2))).cameras.shape == (0, 3, 4)
+    for dimensions in (2, 3):
+        empty = fit_landmarks(face, np.zeros((0, 68, dimensions)))
+        assert [a.shape for a in empty] == [(0, 3, 4), (0, face.modes), (0, 68)]
 
 
 @pytest.mark.parametrize(

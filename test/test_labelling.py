@@ -60,7 +60,24 @@ def test_the_program_writes_what_the_preparation_reads(
     assert np.array_equal(pictures.teacher[0], expected[0])
 
 
-@pytest.mark.parametrize("wrong", ["no folder", "no picture", "no face", "damaged", "model", "out", "seed"])
+def test_unreadable_pictures_are_named_counted_and_left_out(
+    pipeline: Pipeline, astronaut: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, out = tmp_path / "images", tmp_path / "labels.npz"
+    images.mkdir()
+    (images / "a_bad.png").write_bytes(b"hello")
+    assert label.main([str(tmp_path), str(out)]) == 1 and not out.exists()
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and "a_bad.png" in lines[0] and "1 could not be read" in lines[1]
+    cv2.imwrite(str(images / "b_face.png"), astronaut)
+    assert label.main([str(tmp_path), str(out)]) == 0
+    said = capsys.readouterr()
+    assert len(said.err.splitlines()) == 1 and "a_bad.png" in said.err
+    assert said.out.splitlines()[-1].endswith("1 could not be read")
+    assert np.load(out)["names"].tolist() == ["b_face.png"]
+
+
+@pytest.mark.parametrize("wrong", ["no folder", "no picture", "no face", "model", "out", "seed"])
 def test_what_is_wrong_is_said_in_one_line(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: str
 ) -> None:
@@ -69,14 +86,12 @@ def test_what_is_wrong_is_said_in_one_line(
         images.mkdir()
     if wrong not in ("no folder", "no picture"):
         cv2.imwrite(str(images / "wall.png"), np.full((200, 200, 3), 90, np.uint8))
-    if wrong == "damaged":
-        (images / "wall.png").write_bytes(b"hello")
     arguments += {"model": ["--model", str(tmp_path / "none")], "seed": ["--seed", "-1"]}.get(wrong, [])
     if wrong == "out":
         arguments[1] = str(tmp_path)
     assert label.main(arguments) == 1
     said = capsys.readouterr()
-    names = {"damaged": "wall.png", "model": "none", "out": "is a folder", "seed": "non-negative"}
+    names = {"no folder": "holds images/", "model": "none", "out": "is a folder", "seed": "non-negative"}
     assert len(said.err.splitlines()) == 1 and said.err.startswith("radan-label: ")
     assert names.get(wrong, str(images)) in said.err and said.out == ""
     assert not (tmp_path / "labels.npz").exists()

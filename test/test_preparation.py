@@ -201,6 +201,12 @@ def test_labels_that_do_not_fit_are_named(folder, tmp_path, damage, message):
         read_labelled_pictures(tmp_path, "train")
 
 
+def test_a_file_that_holds_no_labels_is_named_without_advice_on_pickles(folder, tmp_path):
+    (tmp_path / "garbage.jpg").write_bytes(b"hello")
+    with pytest.raises(ValueError, match=r"garbage\.jpg: not a \.npz file of labels$"):
+        read_labelled_pictures(folder, labels=tmp_path / "garbage.jpg")
+
+
 def test_marks_count_where_the_teacher_knows_nothing(head, tmp_path):
     """NaN is what is not known: of single points, of the teacher's whole face, of its spread."""
     cameras = np.stack([camera(0)] * 4)

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,7 @@ def test_overrides_go_into_sections_and_lists(data: Path, tmp_path: Path) -> Non
         ("optimiser.kind=adam", "optimiser.kind: 'adam' is none of sgd, adamw"),
         ("precision=fp8", "precision: 'fp8' is none of"),
         ("network.width=0.3", "network.mobilenet_v1: width 0.3"),
+        ("network={name: foo}", "network.name: 'foo' is unknown ("),
         ("network=3", "network: 3 is not a list of key: value"),
         ("losses.wing=-1", "losses.wing: -1.0 is not 0 or more"),
         ("train=[]", "train: there is nothing"),
@@ -196,6 +198,10 @@ def test_missing_entries_and_files_that_are_no_configuration_are_named(tmp_path:
         (tmp_path / "bad.yaml").write_text(text)
         with pytest.raises(ValueError, match=message):
             read_config(tmp_path / "bad.yaml")
+    with pytest.raises(ValueError, match=r"none\.yaml: no such configuration file"):
+        read_config(tmp_path / "none.yaml")
+    with pytest.raises(ValueError, match="a folder, not a configuration file"):
+        read_config(tmp_path)
 
 
 def test_rates_follow_the_schedules() -> None:
@@ -514,6 +520,24 @@ def test_ctrl_c_saves_says_how_to_go_on_and_resume_goes_on(data: Path, tmp_path:
     assert torch.load(output / "last.pth", weights_only=True)["training"]["step"] == step + 2
 
 
+def test_ctrl_c_before_the_first_step_is_said(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(settings(data, tmp_path / "out", whitening=None)))
+    monkeypatch.setattr(loop, "measure_whitening", lambda *_: signal.raise_signal(signal.SIGINT))
+    assert main([str(tmp_path / "c.yaml")]) == 130
+    assert capsys.readouterr().err.splitlines() == ["measuring the whitening ...", "interrupted before the first step"]
+
+
+def test_more_workers_than_processors_are_taken_without_a_warning(
+    data: Path, small_face: FaceModel, tmp_path: Path
+) -> None:
+    batches = open_batches(config_of(tmp_path, settings(data, tmp_path)), small_face)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="This DataLoader will create")
+        assert len(list(loop.loader(batches, 0, 1, len(os.sched_getaffinity(0)) + 1))) == 1
+
+
 def test_a_time_limit_ends_a_training_as_an_interrupt_does(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -598,7 +622,7 @@ def test_a_worker_that_dies_ends_the_training_with_one_line(
     assert len(said) == 1 and said[0].startswith("radan-train: workers: DataLoader worker") and "fewer" in said[0]
 
 
-@pytest.mark.parametrize("damage", ["another size", "cut off", "not pixels", "a point", "nothing"])
+@pytest.mark.parametrize("damage", ["another size", "cut off", "labels cut off", "not pixels", "a point", "nothing"])
 def test_damaged_samples_are_named_in_one_line(
     damage: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -608,6 +632,8 @@ def test_damaged_samples_are_named_in_one_line(
         np.save(bad / "crops.npy", good.crops[:, :160, :160])
     elif damage == "cut off":
         os.truncate(bad / "crops.npy", 1_000_000)
+    elif damage == "labels cut off":
+        os.truncate(bad / "labels.npz", 5_000)
     elif damage == "not pixels":
         np.save(bad / "crops.npy", good.crops / np.float32(255))
     elif damage == "a point":
@@ -618,6 +644,10 @@ def test_damaged_samples_are_named_in_one_line(
         said = capsys.readouterr().err.strip().splitlines()
         assert len(said) == 1 and said[0].startswith(f"radan-train: {bad}"), said
     assert damage != "a point" or "face 7" in said[0]
+    assert damage != "nothing" or "no samples in it" in said[0]
+    if damage.endswith("cut off"):
+        name = "labels.npz" if damage.startswith("labels") else "crops.npy"
+        assert said[0] == f"radan-train: {bad / name}: damaged or incomplete: prepare it again"
 
 
 @pytest.mark.parametrize(
@@ -625,7 +655,9 @@ def test_damaged_samples_are_named_in_one_line(
     [
         (["output=/dev/null/out"], "/dev/null/out"),
         (["output=OUT", "train.0.samples=/nowhere"], "/nowhere/crops.npy is missing"),
-        (["face_model=/nowhere.npz"], "/nowhere.npz"),
+        (["face_model=/nowhere.npz"], "/nowhere.npz: no such face model (builtin"),
+        (["face_model=/nowhere.pkl"], "/nowhere.pkl: no such face model"),
+        (["face_model=/dev/null"], "/dev/null: no such face model"),
         (["validation.sets={val: /nowhere}"], "/nowhere/crops.npy is missing"),
         (["augmentation={nosie_share: 1}"], "nosie_share"),
         (["augmentation={noise_share: 2}"], "noise_share is 2"),

@@ -132,7 +132,7 @@ class NetworkSpec:
             if self.width not in MOBILENET_WIDTHS:
                 raise ValueError(f"mobilenet_v1: width {self.width} is not one of {MOBILENET_WIDTHS}")
         else:
-            raise ValueError(f"unknown network {self.name!r}: 'radan', 'radan_mobile' and 'mobilenet_v1' are known")
+            raise ValueError(f"name: {self.name!r} is unknown ('radan', 'radan_mobile' and 'mobilenet_v1' are known)")
 
     def __str__(self) -> str:
         return self.name if self.width is None else f"{self.name} x{self.width:g}"

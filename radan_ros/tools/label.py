@@ -34,27 +34,35 @@ def _label(options: argparse.Namespace) -> None:
     folder = options.data / "images"
     paths = sorted(p for p in folder.glob("*") if p.suffix.lower() in _PICTURES)
     if not paths:
-        raise ValueError(f"{folder}: no pictures there")
+        raise ValueError(f"{folder}: no pictures there; name the folder that holds images/")
     pipeline = Pipeline(open_model(options.model), open_detector("dlib_hog"))
     options.out.parent.mkdir(parents=True, exist_ok=True)  # what cannot be written is said before the work, not after
     if options.out.is_dir():
         raise ValueError(f"{options.out} is a folder: name a file")
     names, landmarks, spreads = [], [], []
+    unreadable = 0
     for number, path in enumerate(tqdm(paths, unit="picture", disable=not sys.stderr.isatty())):
-        label = label_picture(pipeline, read_picture(path), np.random.default_rng((options.seed, number)))
+        try:
+            image = read_picture(path)
+        except (OSError, ValueError) as error:
+            tqdm.write(f"radan-label: left out: {error}", file=sys.stderr)
+            unreadable += 1
+            continue
+        label = label_picture(pipeline, image, np.random.default_rng((options.seed, number)))
         if label is not None:
             names.append(path.name)
             landmarks.append(label[0])
             spreads.append(label[1])
+    left_out = f"; {unreadable} could not be read" if unreadable else ""
     if not names:
-        raise ValueError(f"{folder}: no face was found in any of {len(paths)} pictures")
+        raise ValueError(f"{folder}: no face was found in any of {len(paths)} pictures{left_out}")
     # How far the crops of one model disagree says which pictures it is sure of, and nothing beside another model's.
     kept = np.sort(np.argsort(spreads, kind="stable")[: max(1, round(options.keep * len(spreads)))])
     with open(options.out, "wb") as file:
         np.savez(file, names=np.array(names)[kept], landmarks=np.stack(landmarks)[kept])
     print(
         f"{options.out}: {len(kept)} of {len(paths)} pictures; a face was found in {len(names)}, the crops disagree "
-        f"by {100 * np.median(spreads):.2f} % of it"
+        f"by {100 * np.median(spreads):.2f} % of it{left_out}"
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
@@ -157,15 +158,21 @@ def loader(batches: Batches, first: int, end: int, workers: int, pin: bool = Fal
     """
     options: dict[str, Any] = {"prefetch_factor": 4, "multiprocessing_context": "fork"} if workers else {}
     try:
-        yield from DataLoader(
-            batches,  # type: ignore[arg-type]
-            sampler=range(first, end),
-            batch_size=None,
-            num_workers=workers,
-            worker_init_fn=_start_worker,
-            pin_memory=pin,
-            **options,
-        )
+        with warnings.catch_warnings():
+            # How many workers there are was chosen in the configuration; torch says it again for every iterator.
+            warnings.filterwarnings("ignore", message=r"This DataLoader will create \d+ worker processes in total")
+            made = iter(
+                DataLoader(
+                    batches,  # type: ignore[arg-type]
+                    sampler=range(first, end),
+                    batch_size=None,
+                    num_workers=workers,
+                    worker_init_fn=_start_worker,
+                    pin_memory=pin,
+                    **options,
+                )
+            )
+        yield from made
     except (OSError, ValueError) as error:
         if "Traceback (most recent call last)" not in str(error):
             raise

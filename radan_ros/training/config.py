@@ -271,6 +271,9 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     import yaml
 
     source = Path(path)
+    if not source.exists() or source.is_dir():
+        what = "a folder, not a configuration file" if source.is_dir() else "no such configuration file"
+        raise ValueError(f"{source}: {what}")
     try:
         content = yaml.safe_load(source.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -84,7 +84,13 @@ def train(config: Config, *, resume: bool = False) -> bool:
     """
     with _processes(config) as process:
         try:
-            return Training(config, process, resume).run()
+            try:
+                training = Training(config, process, resume)
+            except KeyboardInterrupt:
+                if process.first:
+                    tqdm.write("interrupted before the first step", file=sys.stderr)
+                raise
+            return training.run()
         except torch.OutOfMemoryError as error:
             raise ValueError(f"batch: {config.batch} is too large here: {str(error).partition('. ')[0]}") from None
         except RuntimeError as error:  # torch raises it wherever the training is when a worker dies
@@ -108,6 +114,8 @@ class Training:
         self.folder = Path(config.output)
         if config.threads:
             torch.set_num_threads(config.threads)
+        if sys.stderr.isatty():  # elsewhere a mistake in the configuration stays one line
+            self._say("reading data ...")
         face_model = open_face_model(config.face_model)
         self.face_model = face_model
         self.batches = open_batches(config, face_model, process.number, process.count)
@@ -361,6 +369,7 @@ class Training:
             else:
                 if beside is not None:
                     self._say(f"{beside} is missing: the whitening is that of the training data, not that of init")
+                self._say("measuring the whitening ...")
                 whitening = measure_whitening(self.batches, self.steps, config.workers)
             np.savez(path, mean=whitening.mean, std=whitening.std)
         _barrier(self.process)

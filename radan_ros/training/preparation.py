@@ -167,8 +167,10 @@ def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file}
-    except Exception as e:  # zip and header errors of many kinds
-        raise ValueError(f"{path}: not a file of arrays: {e}") from None
+    except PermissionError:
+        raise
+    except Exception:  # zip and header errors of many kinds, with advice about pickles
+        raise ValueError(f"{path}: not a .npz file of labels") from None
 
 
 def _texts(path: Path, name: str, array: NDArray[Any] | None, count: int | None = None) -> NDArray[np.str_]:

@@ -82,15 +82,25 @@ def read_samples(folder: str | Path) -> Samples:
     Raises
     ------
     ValueError
-        Names the file or the folder and what is missing or does not fit.
+        Names the file or the folder and what is missing, damaged or does not fit.
+    PermissionError
+        A file may not be read.
     """
     root = Path(folder)
     for name in ("crops.npy", "labels.npz"):
         if not (root / name).is_file():
             raise ValueError(f"{root / name} is missing: no folder of labelled crops")
+    path = root / "crops.npy"
     try:
-        crops = np.load(root / "crops.npy", mmap_mode="r", allow_pickle=False)
-        with np.load(root / "labels.npz", allow_pickle=False) as file:
-            return Samples(crops, **{f.name: file[f.name] for f in fields(Samples) if f.name != "crops"})
-    except Exception as e:  # zip and header errors of many kinds
+        crops = np.load(path, mmap_mode="r", allow_pickle=False)
+        path = root / "labels.npz"
+        with np.load(path, allow_pickle=False) as file:
+            labels = {f.name: file[f.name] for f in fields(Samples) if f.name != "crops"}
+    except PermissionError:
+        raise
+    except Exception:  # zip and header errors of many kinds
+        raise ValueError(f"{path}: damaged or incomplete: prepare it again") from None
+    try:
+        return Samples(crops, **labels)
+    except ValueError as e:
         raise ValueError(f"{root}: {e}") from None
