@@ -215,7 +215,9 @@ def test_rates_follow_the_schedules() -> None:
     assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
 
 
-@pytest.mark.parametrize("name", ["radan", "radan_mobile", "radan_mobile_clean1", "radan_mobile_clean2", "smoke"])
+@pytest.mark.parametrize(
+    "name", ["radan", "radan_mobile", "radan_mobile_fine", "radan_mobile_clean1", "radan_mobile_clean2", "smoke"]
+)
 def test_the_configurations_of_the_repository_are_read(name: str) -> None:
     config = read_config(CONFIGS / f"{name}.yaml")
     assert config.network.name == ("radan" if name == "radan" else "radan_mobile")
@@ -230,7 +232,7 @@ def test_the_stages_of_the_clean_chain_follow_on_each_other_and_never_see_the_te
     first, second = (read_config(CONFIGS / f"radan_mobile_clean{stage}.yaml") for stage in (1, 2))
     assert second.init == f"{first.output}/last.pth"
     assert {Path(str(s.samples)).name for s in first.train} == {"synthetic", "synthetic_more"}
-    assert {Path(str(s.samples)).name for s in second.train} == {"synthetic", "congress_clean"}
+    assert {Path(str(s.samples)).name for s in second.train} == {"synthetic", "synthetic_more", "congress_clean"}
 
 
 # --- batches ---------------------------------------------------------------------------------------------------------
