@@ -167,9 +167,11 @@ out/data/congress_clean/labels.npz: out/training/radan_mobile_clean1/model/model
 	@$(PREPARE) $(DATA)/congress $(@D) --labels out/data/congress_clean.npz --copies 8
 
 # Away from the checkout: from here `python -m radan_ros...` would take its folder radan_ros, which has no messages.
+# The trainings have a process of their own: after all other tests, torch's first training step crashed in theirs.
+# (pytest's status 5: ARGS leave nothing of one part.)
 test: $(VENV)/.ready-test $(INSTALL)/.built
-	@cd $(INSTALL) && $(CURDIR)/scripts/env --private \
-		pytest -c $(CURDIR)/pyproject.toml --rootdir $(CURDIR) $(CURDIR)/test $(ARGS)
+	@cd $(INSTALL) && for part in "--ignore=$(CURDIR)/test/test_training.py $(CURDIR)/test" $(CURDIR)/test/test_training.py; do \
+		$(CURDIR)/scripts/env --private pytest -c $(CURDIR)/pyproject.toml --rootdir $(CURDIR) $$part $(ARGS) || [ $$? = 5 ]; done
 
 lint: $(VENV)/.ready-lint
 	@$(VENV)/bin/ruff check .
