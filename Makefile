@@ -101,7 +101,7 @@ $(VENV)/.ready-lint: requirements/lint.txt $(VENV)/.ready-demo
 # Python, launch and config files are linked into the installation, so only their folders count, not their text.
 build: $(INSTALL)/.built
 BUILT_FROM = CMakeLists.txt package.xml scripts/build scripts/executable.py.in \
-	$(wildcard msg/*.msg) $(shell find stand_ins -type f) \
+	$(wildcard msg/*.msg srv/*.srv) $(shell find stand_ins -type f) \
 	$(shell find radan_ros $(wildcard config launch) -type d -not -name __pycache__)
 $(INSTALL)/.built: $(VENV)/.ready-demo $(BUILT_FROM)
 	@echo "Building radan_ros for ROS $(DISTRO) into $(INSTALL) (half a minute the first time)"

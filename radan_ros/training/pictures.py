@@ -6,13 +6,13 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from radan_ros.drawing import PALETTE, Picture, draw_landmarks
+from radan_ros.drawing import PALETTE, Picture, draw_label, draw_landmarks
 from radan_ros.face_models import FaceModel
 from radan_ros.pipeline import cameras_in_crop, transform
 from radan_ros.rendering import render
 
 ZOOM = 2
-GIVEN, PREDICTED = PALETTE[1], PALETTE[0]
+GIVEN, PREDICTED, OUTLINE = PALETTE[1], PALETTE[0], (255, 255, 255)
 
 
 def prediction_grid(
@@ -23,6 +23,8 @@ def prediction_grid(
     columns: int = 4,
 ) -> Picture:
     """A grid of crops, each twice: with the given landmarks, and with the predicted ones and the mesh's outline.
+
+    The first pair says which is which.
 
     Parameters
     ----------
@@ -49,13 +51,17 @@ def prediction_grid(
         mesh = transform(cameras[i : i + 1], face_model.vertices(coefficients[i : i + 1]))[0]
         answer = draw_outline(large, _zoomed(mesh), face_model.triangles)
         answer = draw_landmarks(answer, _zoomed(landmarks[i])[:, :2], PREDICTED)
-        pairs.append(np.hstack([draw_landmarks(large, _zoomed(given[i]), GIVEN), answer]))
+        both = [draw_landmarks(large, _zoomed(given[i]), GIVEN), answer]
+        if i == 0:
+            labels_of_both = (("given", GIVEN), ("answer", PREDICTED))
+            both = [draw_label(p, text, (0, 0), c) for p, (text, c) in zip(both, labels_of_both, strict=True)]
+        pairs.append(np.hstack(both))
     pairs += [np.zeros_like(pairs[0])] * (-len(pairs) % columns)
     return np.vstack([np.hstack(pairs[i : i + columns]) for i in range(0, len(pairs), columns)])
 
 
 def draw_outline(
-    image: Picture, vertices: NDArray[np.floating], triangles: NDArray[np.int32], colour: tuple[int, int, int] = GIVEN
+    image: Picture, vertices: NDArray[np.floating], triangles: NDArray[np.int32], colour: tuple[int, int, int] = OUTLINE
 ) -> Picture:
     """Draw the silhouette of a mesh.
 
