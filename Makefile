@@ -127,11 +127,17 @@ BUILT_IN = radan_ros/data/model
 WORKERS = $(shell nproc)
 PREPARE = $(VENV)/bin/python -m radan_ros.tools.prepare --workers $(WORKERS)
 TRAIN = $(VENV)/bin/python -m radan_ros.tools.train
+# The head that tells faces from everything else, in two minutes; the figures are on one in ten pictures, and on the
+# people that are kept back.
+PRESENCE = $(VENV)/bin/python -m radan_ros.tools.presence
+UNSEEN = --unseen out/data/ytf68_val out/data/ytf68_profiled
 SAMPLES = $(foreach name,ytf68_train ytf68_val ytf68_profiled utkface congress synthetic,out/data/$(name)/labels.npz)
 
 # An interrupted training goes on where it was: call it again.
 model: out/training/radan_mobile/model/model.yaml out/data/ytf68_plain/labels.npz
 	@$(TRAIN) config/training/radan_mobile_fine.yaml $(if $(wildcard out/training/radan_mobile_fine/last.pth),--resume)
+	@$(PRESENCE) out/training/radan_mobile_fine/model --photographs $(DATA)/ytf68 --photographs $(DATA)/utkface \
+		--photographs $(DATA)/congress --samples $(addprefix out/data/,ytf68_train utkface congress synthetic) $(UNSEEN)
 	@cp out/training/radan_mobile_fine/model/{model.yaml,network.pth,whitening.npz} $(BUILT_IN)
 	@echo "$(BUILT_IN): the new built-in model; make evaluate measures it"
 
@@ -158,6 +164,8 @@ out/data/synthetic_more/labels.npz: | $(VENV)/.ready-demo
 model-clean: out/data/congress_clean/labels.npz out/data/ytf68_val/labels.npz out/data/ytf68_profiled/labels.npz
 	@$(TRAIN) config/training/radan_mobile_clean2.yaml \
 		$(if $(wildcard out/training/radan_mobile_clean2/last.pth),--resume)
+	@$(PRESENCE) out/training/radan_mobile_clean2/model --photographs $(DATA)/congress out/data/congress_clean.npz \
+		--samples $(addprefix out/data/,congress_clean synthetic synthetic_more) $(UNSEEN)
 
 out/training/radan_mobile_clean1/model/model.yaml: out/data/synthetic/labels.npz out/data/synthetic_more/labels.npz \
 		out/data/ytf68_val/labels.npz out/data/ytf68_profiled/labels.npz | $(VENV)/.ready-train

@@ -52,6 +52,7 @@ setup(
             "radan-face-model=radan_ros.tools.face_model:main",
             "radan-prepare=radan_ros.tools.prepare:main",
             "radan-train=radan_ros.tools.train:main",
+            "radan-train-presence=radan_ros.tools.presence:main",
             "radan-label=radan_ros.tools.label:main",
             "radan-evaluate=radan_ros.tools.evaluate:main",
         ]

@@ -56,9 +56,9 @@ def publish(count: int) -> None:
             raise SystemExit("no subscriber after 20 s")
         time.sleep(0.02)
     for image, publisher in publishers.values():
-        pace = Pace(RATE)
-        for _ in range(count):
-            pace.wait()
+        pace = Pace(1 / RATE)
+        for number in range(count):
+            pace.wait(number / RATE)
             image.message.header.stamp = node.get_clock().now().to_msg()
             publisher.publish(image.message)
         time.sleep(0.3)

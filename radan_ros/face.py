@@ -43,6 +43,9 @@ class Face:
         coordinate in pixels that grows away from the viewer. A scaled rotation up to the network's error.
     landmarks : (68, 3) float32
         Landmarks in the frame of `camera`: x, y in image pixels, third away from the viewer (iBUG/dlib order).
+    confidence : float
+        Probability that the square shows a face that this answer fits, 0 .. 1 (see `presence`); NaN where it is not
+        known.
     """
 
     roi: FloatArray
@@ -50,6 +53,7 @@ class Face:
     parameters: FloatArray
     camera: FloatArray
     landmarks: FloatArray
+    confidence: float = float("nan")
 
     @property
     def coefficients(self) -> FloatArray:

@@ -11,6 +11,7 @@ from radan_ros import boxes
 from radan_ros.detectors import Detector
 from radan_ros.face import Detection, Face
 from radan_ros.model import Model
+from radan_ros.presence import confidence
 
 # The networks of this family answer in Matlab's pixels of the crop: first centre at 1, y up. These bring a
 # point (x, y, z, 1) of that frame to centres from 0, y down, third axis away from the viewer.
@@ -108,13 +109,14 @@ class Pipeline:
         if not kept:
             return []
         take = boxes.crop_reference if self.compat else boxes.crop
-        outputs = self.model.network(np.stack([take(image, roi) for roi, _ in kept]))
+        outputs, logits = self.model.network.run(np.stack([take(image, roi) for roi, _ in kept]))
         parameters = self.model.whitening.undo(outputs)
         cameras = np.stack([self._camera(p, roi) for p, (roi, _) in zip(parameters, kept, strict=True)])
         landmarks = transform(cameras, self.model.face_model.landmark_points(parameters[:, 12:]))
+        sure = confidence(cameras, logits)
         return [
-            Face(roi, score, p, camera, points)
-            for (roi, score), p, camera, points in zip(kept, parameters, cameras, landmarks, strict=True)
+            Face(roi, score, p, camera, points, float(c))
+            for (roi, score), p, camera, points, c in zip(kept, parameters, cameras, landmarks, sure, strict=True)
             if np.isfinite(points).all()
         ]
 
@@ -134,16 +136,37 @@ class Pipeline:
 
     def _camera(self, parameters: NDArray[np.float32], roi: NDArray[np.float32]) -> NDArray[np.float32]:
         camera = np.vstack([parameters[:12].reshape(3, 4).astype(np.float64), [0, 0, 0, 1]])
-        if self.compat:
-            crop_from_network = _CROP_FROM_NETWORK_REFERENCE
-            sx, sy = ((roi[2:] - roi[:2]).astype(np.float64)) / boxes.CROP_SIZE
-            x, y = roi[:2].astype(np.float64)
-        else:
-            crop_from_network = CROP_FROM_NETWORK
-            to_image = boxes.crop_to_image(roi)
-            sx, sy, x, y = to_image[0, 0], to_image[1, 1], to_image[0, 2], to_image[1, 2]
-        image_from_crop = np.array([[sx, 0, 0, x], [0, sy, 0, y], [0, 0, (sx + sy) / 2, 0]])
-        return (image_from_crop @ crop_from_network @ camera).astype(np.float32)
+        return (_image_from_network(roi, self.compat)[:3] @ camera).astype(np.float32)
+
+
+def _image_from_network(roi: NDArray[np.float32], compat: bool = False) -> NDArray[np.float64]:
+    """Points (x, y, z, 1) of the network's frame of a crop to the image's: (4, 4)."""
+    if compat:
+        crop_from_network = _CROP_FROM_NETWORK_REFERENCE
+        sx, sy = ((roi[2:] - roi[:2]).astype(np.float64)) / boxes.CROP_SIZE
+        x, y = roi[:2].astype(np.float64)
+    else:
+        crop_from_network = CROP_FROM_NETWORK
+        to_image = boxes.crop_to_image(roi)
+        sx, sy, x, y = to_image[0, 0], to_image[1, 1], to_image[0, 2], to_image[1, 2]
+    image_from_crop = np.array([[sx, 0, 0, x], [0, sy, 0, y], [0, 0, (sx + sy) / 2, 0], [0, 0, 0, 1]])
+    return np.asarray(image_from_crop @ crop_from_network)
+
+
+def camera_in_network(camera: NDArray[np.float32], roi: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The first 12 parameters that a network would answer for a crop, from a camera in the image: (12,) float32.
+
+    The inverse of how `Pipeline` places answers (without `compat`).
+
+    Parameters
+    ----------
+    camera : (3, 4) float32
+        Face model to image pixels, as in `Face`.
+    roi : (4,) float32
+        The crop: left, top, right, bottom in pixels.
+    """
+    placed = np.vstack([camera, [0, 0, 0, 1]])
+    return np.linalg.solve(_image_from_network(roi), placed)[:3].reshape(-1).astype(np.float32)
 
 
 def cameras_in_crop(parameters: NDArray[np.floating]) -> NDArray[np.float32]:

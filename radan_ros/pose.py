@@ -29,6 +29,12 @@ class WeakPerspective(NamedTuple):
     translation: NDArray[np.float64]
 
 
+_STEPS = 30  # of the perspective fit, at most; it takes three or four
+# A step that is to lower the sum of squares by less, which is in squared standard deviations, is the last one: what is
+# left after it is of a higher order.
+_SMALL = 1e-2
+
+
 @dataclass(frozen=True)
 class HeadPose:
     """Pose of the head frame in the camera frame.
@@ -49,6 +55,13 @@ class HeadPose:
     translation: NDArray[np.float64]
     covariance: NDArray[np.float64]
     residual: float
+
+
+class PerspectiveFit(NamedTuple):
+    """Pose of a head, and the (M,) float64 coefficients of the modes that its shape was given."""
+
+    pose: HeadPose
+    coefficients: NDArray[np.float64]
 
 
 def nearest_rotation(rows: ArrayLike) -> tuple[NDArray[np.float64], float]:
@@ -164,19 +177,35 @@ def head_rotation(model_to_camera: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(np.asarray(model_to_camera, np.float64) @ HEAD_IN_MODEL)
 
 
+def looking_along(direction: ArrayLike) -> NDArray[np.float64]:
+    """The shortest rotation (3, 3) that brings the optical axis to a direction (3,) in front of the camera.
+
+    A face in that direction shows itself to the camera as one straight ahead does that is not turned by it.
+    """
+    vector = np.asarray(direction, np.float64)
+    x, y, z = vector / np.sqrt(vector @ vector)
+    skew = np.array([[0, 0, x], [0, 0, y], [-x, -y, 0]])
+    return np.eye(3) + skew + skew @ skew / (1 + z)
+
+
 def perspective_fit(
     points: ArrayLike,
     pixels: ArrayLike,
     camera: CameraModel,
-    guess: WeakPerspective,
+    rotation: ArrayLike,
     *,
+    modes: ArrayLike | None = None,
     pixel_sigma: float = 1.0,
+    independent: float | None = None,
     size_spread: float = 0.04,
-) -> HeadPose:
-    """Pose of a rigid head in metres from its landmarks in the image (perspective n-point, Levenberg-Marquardt).
+) -> PerspectiveFit:
+    """Pose, and within limits the shape, of a head in metres from its landmarks in the image (Levenberg-Marquardt).
 
     The weak-perspective rotation is wrong off the image's centre, and it knows no distance; this fit is right for both
-    as far as the head's true size is the assumed one.
+    as far as the head's true size is the assumed one. It minimises the squared distances of the landmarks over
+    `pixel_sigma` squared plus the squared coefficients of `modes`: without modes, perspective n-point. All is done in
+    the frame of a camera that looks straight at the face, so that a face at the edge of a wide lens is fitted as well
+    as one in the middle.
 
     Parameters
     ----------
@@ -185,88 +214,153 @@ def perspective_fit(
     pixels : (N, 2) array_like
         The same landmarks in the image.
     camera : CameraModel
-    guess : WeakPerspective
-        Of the head frame, in pixels per metre, against image pixels: where the fit starts.
+    rotation : (3, 3) array_like
+        Weak-perspective rotation of the head frame, against the image's axes: where the fit starts.
+    modes : (3, N, M) array_like, optional
+        How the shape may change: x, y and z of each landmark in the head frame, metres for a coefficient of 1, which is
+        one standard deviation of it.
     pixel_sigma : float
-        Assumed standard deviation of a landmark, pixels; the residual replaces it where that is larger.
+        Assumed standard deviation of a landmark's x and y, pixels. In the covariance the residual replaces it where
+        that is larger.
+    independent : float, optional
+        So many independent landmarks would tell as much as these, whose errors have common causes: for the covariance.
+        Without it, all of them are independent.
     size_spread : float
         Assumed relative standard deviation of the head's size, which a single image cannot tell from distance.
         4 % is about the spread of adult head breadth and length in anthropometric surveys (Gordon et al., 2014).
 
     Returns
     -------
-    HeadPose
+    PerspectiveFit
 
     Raises
     ------
     ValueError
-        When the fit fails, or does not end in front of the camera.
+        When the landmarks determine no pose, or the fit does not end in front of the camera.
     """
-    import cv2
+    model, observed = np.asarray(points, np.float64), np.asarray(pixels, np.float64)
+    basis = np.zeros((3, len(model), 0)) if modes is None else np.asarray(modes, np.float64)
+    rays = np.column_stack([camera.unproject(observed), np.ones(len(model))])
+    if not np.isfinite(rays).all():
+        raise ValueError("the landmarks have no rays: they are not finite, or outside of what the lens can see")
+    ahead = looking_along(rays.mean(axis=0))
+    rays = rays @ ahead
+    if rays[:, 2].min() <= 0:
+        raise ValueError("the landmarks are spread over more than the camera sees")
+    target = rays[:, :2] / rays[:, 2:]
+    spread, in_pixels = target.std(axis=0).mean(), observed.std(axis=0).mean()
+    if not (spread > 0 and in_pixels > 0):
+        raise ValueError("the landmarks determine no pose: they are all in one place")
+    sigma = pixel_sigma * spread / in_pixels
+    fitted = _Levenberg(model, basis, target, sigma)
+    fitted.start(np.asarray(rotation, np.float64))
+    fitted.run()
 
-    model = np.ascontiguousarray(points, np.float64)
-    observed = np.ascontiguousarray(pixels, np.float64)
-    rays = camera.unproject(observed)
-    focal = float(np.sqrt(camera.matrix[0, 0] * camera.matrix[1, 1]))
-    start = _perspective_start(model, rays, focal, guess)
-    identity, none = np.eye(3), np.zeros(0)
-    rotation_vector, _ = cv2.Rodrigues(start[0])
-    translation = start[1].reshape(3, 1)
-    criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 50, 1e-10)
-    try:
-        rotation_vector, fitted = cv2.solvePnPRefineLM(
-            model, rays, identity, none, rotation_vector, translation, criteria
-        )
-    except cv2.error as e:
-        raise ValueError(f"the perspective fit failed: {' '.join(str(e).split())}") from None
-    rotation, _ = cv2.Rodrigues(rotation_vector)
-    position = np.asarray(fitted, np.float64).reshape(3)
-    in_camera = model @ rotation.T + position
-    if not np.isfinite(in_camera).all() or in_camera[:, 2].min() <= 0:
+    in_camera = (fitted.shape @ fitted.rotation.T + fitted.position) @ ahead.T
+    distance = camera.project(in_camera).astype(np.float64) - observed
+    residual = float(np.sqrt(np.mean(np.sum(distance**2, axis=1))))
+    if not (np.isfinite(residual) and in_camera[:, 2].min() > 0):
         raise ValueError("the perspective fit did not end in front of the camera")
-    projected = in_camera[:, :2] / in_camera[:, 2:]
-    residual = focal * float(np.sqrt(np.mean(np.sum((projected - rays) ** 2, axis=1))))
-    jacobian = _pose_jacobian(in_camera, position)
-    sigma = max(residual, pixel_sigma) / focal
-    try:
-        covariance = np.asarray(sigma**2 * np.linalg.inv(jacobian.T @ jacobian), np.float64)
-    except np.linalg.LinAlgError:
-        raise ValueError("the landmarks do not determine a pose: they lie in a line") from None
-    along = np.concatenate([position, np.zeros(3)])
+    covariance = fitted.covariance() * max(1.0, residual**2 / 2 / pixel_sigma**2)  # of x and y together
+    turned = np.diag(covariance)[3:]
+    if not (turned.min() > 0 and turned.max() < 1):  # squared radians; negative where rounding is all that there is
+        raise ValueError("the landmarks determine no pose: they lie in a line, or do not fit")
+    covariance *= len(model) / (independent or len(model))
+    both = np.kron(np.eye(2), ahead)
+    covariance = both @ covariance @ both.T
+    position = ahead @ fitted.position
+    along = np.append(position, np.zeros(3))
     covariance += size_spread**2 * np.outer(along, along)
-    return HeadPose(np.asarray(rotation, np.float64), position, covariance, residual)
+    return PerspectiveFit(HeadPose(ahead @ fitted.rotation, position, covariance, residual), fitted.coefficients)
 
 
-def _perspective_start(
-    model: NDArray[np.float64], rays: NDArray[np.float64], focal: float, guess: WeakPerspective
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Start of the fit: the weak-perspective rotation turned onto the ray of the face, at the distance of its scale."""
-    distance = focal / guess.scale
-    direction = np.append(rays.mean(axis=0), 1.0)
-    # A weak-perspective camera looks along the face's ray, not along the optical axis: turn by the angle between.
-    axis = np.array([-direction[1], direction[0], 0.0])
-    sine, norm = np.linalg.norm(axis), np.linalg.norm(direction)
-    turn = np.eye(3)
-    if sine > 1e-9:
-        x, y, _ = axis / sine
-        s, c = sine / norm, 1.0 / norm
-        skew = np.array([[0, 0, y], [0, 0, -x], [-y, x, 0]])
-        turn = np.eye(3) + s * skew + (1 - c) * skew @ skew
-    rotation = turn @ guess.rotation
-    centre = rotation @ model.mean(axis=0)
-    return rotation, distance * direction - centre
+class _Levenberg:
+    """Levenberg-Marquardt over position (3), a small rotation (3) and coefficients (M), of a face straight ahead.
+
+    Points (N, 3) and modes (3, N, M) in the head frame, metres; target (N, 2): x / z, y / z; sigma in the same.
+    """
+
+    def __init__(
+        self, points: NDArray[np.float64], modes: NDArray[np.float64], target: NDArray[np.float64], sigma: float
+    ) -> None:
+        self.points, self.modes, self.target, self.sigma = points, modes, target, sigma
+        self.coefficients = np.zeros(modes.shape[2])
+        self.shape = points
+
+    def start(self, rotation: NDArray[np.float64]) -> None:
+        """The rotation as given, at the distance and place at which the points are as large as seen, and there."""
+        turned = self.points @ rotation.T
+        centre, middle = turned.mean(axis=0), self.target.mean(axis=0)
+        flat, seen = turned[:, :2] - centre[:2], self.target - middle
+        scale = float((flat * seen).sum() / max((flat * flat).sum(), 1e-12))
+        if not scale > 0:
+            raise ValueError("the landmarks determine no pose: they are not seen as the given rotation shows them")
+        self.rotation, self.position = rotation, np.append(middle, 1.0) / scale - centre
+        self.cost = self._cost(self.rotation, self.position, self.coefficients)
+        if not np.isfinite(self.cost):
+            raise ValueError("the perspective fit starts at or behind the camera: the face is too near")
+
+    def run(self) -> None:
+        """Steps until they no longer help."""
+        import cv2
+
+        damping = 0.0
+        for _ in range(_STEPS):
+            jacobian, error = self._linear()
+            self.normal = jacobian.T @ jacobian
+            diagonal = np.einsum("ii->i", self.normal)
+            diagonal[6:] += 1
+            gradient = jacobian.T @ error
+            gradient[6:] -= self.coefficients
+            while True:
+                damped = self.normal + np.diag(damping * diagonal) if damping else self.normal
+                step = _solved(damped, gradient)
+                turn, _ = cv2.Rodrigues(step[3:6])
+                rotation, position = turn @ self.rotation, self.position + step[:3]
+                coefficients = self.coefficients + step[6:]
+                cost = self._cost(rotation, position, coefficients)
+                if cost <= self.cost or damping > 1e6:
+                    break
+                damping = max(10 * damping, 1e-3)
+            if cost <= self.cost:
+                self.rotation, self.position, self.coefficients, self.cost = rotation, position, coefficients, cost
+                self.shape = self.points + (self.modes @ coefficients).T
+            if not step @ gradient > _SMALL:
+                break
+            damping /= 10
+
+    def covariance(self) -> NDArray[np.float64]:
+        """Of position and rotation, the coefficients being unknown, (6, 6)."""
+        return _solved(self.normal, np.eye(len(self.normal), 6))[:6]
+
+    def _cost(
+        self, rotation: NDArray[np.float64], position: NDArray[np.float64], coefficients: NDArray[np.float64]
+    ) -> float:
+        placed = (self.points + (self.modes @ coefficients).T) @ rotation.T + position
+        if not placed[:, 2].min() > 0:
+            return float("inf")
+        error = self.target - placed[:, :2] / placed[:, 2:]
+        return float((error**2).sum() / self.sigma**2 + coefficients @ coefficients)
+
+    def _linear(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Derivative (2 N, 6 + M) of the seen points by the unknowns, and their distance from the target (2 N,)."""
+        arm = self.shape @ self.rotation.T
+        depth = 1 / (arm[:, 2] + self.position[2])
+        seen = (arm[:, :2] + self.position[:2]) * depth[:, None]
+        moved = np.zeros((3, len(arm), 6 + len(self.coefficients)))
+        moved[[0, 1, 2], :, [0, 1, 2]] = 1
+        # A small rotation w about the head's origin moves a point p by w x p.
+        moved[0, :, 4], moved[0, :, 5] = arm[:, 2], -arm[:, 1]
+        moved[1, :, 3], moved[1, :, 5] = -arm[:, 2], arm[:, 0]
+        moved[2, :, 3], moved[2, :, 4] = arm[:, 1], -arm[:, 0]
+        moved[:, :, 6:] = (self.rotation @ self.modes.reshape(3, -1)).reshape(self.modes.shape)
+        jacobian = (moved[:2] - seen.T[:, :, None] * moved[2]) * (depth / self.sigma)[:, None]
+        error = (self.target - seen).T.ravel() / self.sigma
+        return jacobian.reshape(-1, moved.shape[2]), error
 
 
-def _pose_jacobian(in_camera: NDArray[np.float64], translation: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Derivative of x / z, y / z by translation and by a small rotation about the fixed axes at the origin, (2N, 6)."""
-    x, y, z = in_camera.T
-    zero = np.zeros_like(z)
-    by_point = np.stack(
-        [np.stack([1 / z, zero, -x / z**2], axis=1), np.stack([zero, 1 / z, -y / z**2], axis=1)], axis=1
-    )
-    arm = in_camera - translation
-    # d(rotation p) = omega x p = -[p]_x omega
-    skew = np.zeros((len(arm), 3, 3))
-    skew[:, 0, 1], skew[:, 0, 2], skew[:, 1, 2] = -arm[:, 2], arm[:, 1], -arm[:, 0]
-    skew -= skew.transpose(0, 2, 1)
-    return np.concatenate([by_point, -by_point @ skew], axis=2).reshape(-1, 6)
+def _solved(normal: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    try:
+        return np.asarray(np.linalg.solve(normal, right))
+    except np.linalg.LinAlgError:
+        raise ValueError("the landmarks determine no pose: the equations are singular") from None

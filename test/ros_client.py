@@ -15,10 +15,15 @@ from typing import Any
 import numpy as np
 import rclpy
 from ament_index_python.packages import get_package_prefix
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
 from radan_ros.msg import FaceArray, FaceMeshArray, FaceTopology
+from rcl_interfaces.msg import SetParametersResult
+from rcl_interfaces.srv import GetParameters, SetParameters, SetParametersAtomically
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.parameter import Parameter, parameter_value_to_python
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from tf2_msgs.msg import TFMessage
@@ -30,18 +35,34 @@ LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability
 # As in the demo and the launch file: without it a camera image takes the way of UDP fragments, and a best-effort
 # subscriber may never see a whole one.
 use_profile()
+# For tests that ask one image at a time: the detector answers within it, and its faces are published as they are seen.
+AT_ONCE = ("-p", "deterministic_ids:=true", "-p", "confirm_images:=1", "-p", "smoothing:=0.0")
 PATIENCE = 30.0  # seconds: how long anything may take on a busy machine before it counts as not coming
 
 
 class Process:
-    """A running radan_node."""
+    """A running program of the package: radan_node, unless another one is named."""
 
-    def __init__(self, *ros_args: str, environment: dict[str, str] | None = None) -> None:
-        executable = Path(get_package_prefix("radan_ros")) / "lib" / "radan_ros" / "radan_node"
+    def __init__(
+        self,
+        *ros_args: str,
+        environment: dict[str, str] | None = None,
+        program: str = "radan_node",
+        arguments: tuple[str, ...] = (),
+    ) -> None:
+        executable = Path(get_package_prefix("radan_ros")) / "lib" / "radan_ros" / program
         self._log = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen(
-            [str(executable), "--ros-args", *ros_args], stdout=self._log, stderr=subprocess.STDOUT, env=environment
+            [str(executable), *arguments, "--ros-args", *ros_args],
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            env=environment,
         )
+
+    def status(self, name: str) -> int:
+        """A number that the kernel knows of it: ``Threads``, or ``VmRSS`` in kB."""
+        lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith(f"{name}:")).split()[1])
 
     def log(self) -> str:
         """What it has said so far."""
@@ -71,13 +92,20 @@ class Process:
 
 
 @contextlib.contextmanager
-def running_node(*ros_args: str) -> Iterator[Process]:
-    """A radan_node for the length of a with block."""
-    process = Process(*ros_args)
+def running_node(*ros_args: str, program: str = "radan_node", arguments: tuple[str, ...] = ()) -> Iterator[Process]:
+    """A node for the length of a with block."""
+    process = Process(*ros_args, program=program, arguments=arguments)
     try:
         yield process
     finally:
         process.kill()
+
+
+def camera(image: str, *arguments: str) -> contextlib.AbstractContextManager[Process]:
+    """The moving astronaut at 30 Hz, from a process of its own, for the length of a with block."""
+    infos = f"{image.rpartition('/')[0]}/camera_info"
+    remappings = ("-r", f"image:={image}", "-r", f"camera_info:={infos}", "-r", "__node:=camera")
+    return running_node(*remappings, program="play", arguments=("--loop", "--rate", "30", *arguments))
 
 
 class Client(Node):
@@ -86,7 +114,13 @@ class Client(Node):
     _starts = 1_000_000
 
     def __init__(
-        self, prefix: str, image: str = "image", *, reliable: bool = True, outputs: tuple[str, ...] = tuple(OUTPUTS)
+        self,
+        prefix: str,
+        image: str = "image",
+        *,
+        reliable: bool = True,
+        outputs: tuple[str, ...] = tuple(OUTPUTS),
+        active: bool = True,
     ) -> None:
         super().__init__(f"client_{time.monotonic_ns()}")
         self.prefix = prefix
@@ -105,12 +139,16 @@ class Client(Node):
         self._executor.add_node(self)
         # Every client begins before the last one: a stamp that goes back makes a node forget the faces it followed.
         Client._starts -= 1000
-        self._stamp = Client._starts
-        self.wait(
-            lambda: self.images.get_subscription_count() > 0 and self.infos.get_subscription_count() > 0,
-            "the node's subscriptions",
-        )
-        self.wait(lambda: all(self.count_publishers(f"{prefix}/{name}") for name in outputs), "the node's publishers")
+        self._stamp = Client._starts * 10**9 + 123_456_789
+        self._callers: dict[str, Any] = {}
+        if active:
+            self.wait(
+                lambda: self.images.get_subscription_count() > 0 and self.infos.get_subscription_count() > 0,
+                "the node's subscriptions",
+            )
+            self.wait(
+                lambda: all(self.count_publishers(f"{prefix}/{name}") for name in outputs), "the node's publishers"
+            )
 
     def listen(self, name: str, kind: Any, topic: str) -> None:
         """Collect a topic."""
@@ -133,12 +171,12 @@ class Client(Node):
 
     def image(self, pixels: np.ndarray, encoding: str = "bgr8", frame: str = "camera_optical_frame") -> Image:
         """An image message with a stamp of its own."""
-        self._stamp += 1
+        self._stamp += 33_333_333  # a camera at 30 Hz
         message = Image(
             height=pixels.shape[0], width=pixels.shape[1], encoding=encoding, step=pixels.nbytes // pixels.shape[0]
         )
         message.header.frame_id = frame
-        message.header.stamp.sec, message.header.stamp.nanosec = self._stamp, 123456789
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(self._stamp, 10**9)
         message.data = np.ascontiguousarray(pixels).tobytes()
         return message
 
@@ -173,8 +211,50 @@ class Client(Node):
 
     def status(self) -> bytes:
         """Level of the node's newest diagnostics."""
-        found = [s for array in self.received["diagnostics"] for s in array.status if s.name == self.prefix]
-        return found[-1].level
+        return self._statuses()[-1].level
+
+    def summary(self, condition: Callable[[bytes, str], bool], what: str) -> str:
+        """The summary of the node's diagnostics as soon as level and summary satisfy a condition."""
+
+        def newest() -> str | None:
+            found = self._statuses()
+            return found[-1].message if found and condition(found[-1].level, found[-1].message) else None
+
+        return self.wait(newest, f"diagnostics with {what}")
+
+    def _statuses(self) -> list[DiagnosticStatus]:
+        return [s for array in self.received["diagnostics"] for s in array.status if s.name == self.prefix]
+
+    def call(self, kind: Any, name: str, **fields: Any) -> Any:
+        """The answer of one of the node's services."""
+        service = f"{self.prefix}/{name}"
+        if service not in self._callers:
+            self._callers[service] = self.create_client(kind, service)
+        client = self._callers[service]
+        self.wait(client.service_is_ready, f"the service {service}")
+        future = client.call_async(kind.Request(**fields))
+        return self.wait(lambda: future.done() and future, f"an answer of {service}").result()
+
+    def change(self, transition: str) -> bool:
+        """Whether a transition of the lifecycle, by its name, succeeded."""
+        return self.call(ChangeState, "change_state", transition=Transition(label=transition)).success
+
+    def state(self) -> str:
+        """State of the lifecycle."""
+        return self.call(GetState, "get_state").current_state.label
+
+    def set(self, **values: Any) -> list[SetParametersResult]:
+        """Set parameters, one after the other."""
+        return self.call(SetParameters, "set_parameters", parameters=_messages(values)).results
+
+    def set_atomically(self, **values: Any) -> SetParametersResult:
+        """Set parameters, all or none."""
+        return self.call(SetParametersAtomically, "set_parameters_atomically", parameters=_messages(values)).result
+
+    def get(self, *names: str) -> list[Any]:
+        """Values of parameters."""
+        answer = self.call(GetParameters, "get_parameters", names=list(names))
+        return [parameter_value_to_python(value) for value in answer.values]
 
     def diagnostics(self, condition: Callable[[dict[str, str]], bool], what: str) -> dict[str, str]:
         """The node's own diagnostics, as soon as they satisfy a condition."""
@@ -190,10 +270,16 @@ class Client(Node):
         return self.wait(newest, f"diagnostics with {what}")
 
 
+def _messages(values: dict[str, Any]) -> list[Any]:
+    return [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
+
+
 @contextlib.contextmanager
 def connected(prefix: str, image: str = "image", **options: Any) -> Iterator[Client]:
-    """A client for the length of a with block, in an rclpy context of the test's."""
-    rclpy.init()
+    """A client for the length of a with block, in an rclpy context of the test's; several may be open."""
+    outermost = not rclpy.ok()
+    if outermost:
+        rclpy.init()
     client = None
     try:
         client = Client(prefix, image, **options)
@@ -201,7 +287,8 @@ def connected(prefix: str, image: str = "image", **options: Any) -> Iterator[Cli
     finally:
         if client is not None:
             client.close()
-        rclpy.shutdown()
+        if outermost:
+            rclpy.shutdown()
 
 
 def pixels_of(message: Image) -> np.ndarray:

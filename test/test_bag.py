@@ -109,6 +109,15 @@ def test_the_hash_is_that_of_the_recorded_definition(name: str) -> None:
     assert record.type_hash(name) == store.hash_rihs01(name)
 
 
+def test_without_an_installed_hash_it_is_made_from_the_definition(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Humble installs none."""
+    installed, share = record.type_hash("radan_ros/msg/FaceArray"), record._share
+    monkeypatch.setattr(record, "_share", lambda name, end: tmp_path / "no" if end == ".json" else share(name, end))
+    assert record.type_hash("radan_ros/msg/FaceArray") == installed
+
+
 def test_a_definition_keeps_the_comments_and_has_each_contained_type_once() -> None:
     text = record.message_definition("radan_ros/msg/FaceArray")
     assert text.startswith("# All faces of one image")
@@ -122,7 +131,7 @@ def test_a_type_that_is_not_installed_is_named() -> None:
         record.message_definition("nowhere_msgs/msg/Thing")
     with pytest.raises(LookupError, match="Nothing.msg"):
         record.message_definition("std_msgs/msg/Nothing")
-    with pytest.raises(LookupError, match="Nothing.json"):
+    with pytest.raises(LookupError, match="Nothing.msg"):
         record.type_hash("std_msgs/msg/Nothing")
 
 

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from radan_ros import drawing
+from radan_ros.camera import CameraModel
 from radan_ros.pose import FACING
+
+CAMERA = CameraModel((480, 640), np.array([[550, 0, 320], [0, 550, 240], [0, 0, 1.0]]), np.zeros(0))
 
 
 def _sphere(rings: int = 40) -> tuple[np.ndarray, np.ndarray]:
@@ -60,7 +63,7 @@ def test_points_that_cannot_be_drawn_are_left_out(value: float) -> None:
     assert drawing.draw_landmarks(image, points).any()
     assert not drawing.draw_landmarks(image, np.full((68, 2), value)).any()
     assert not drawing.draw_box(image, [value] * 4, "x").any()
-    assert not drawing.draw_axes(image, np.eye(3), [0, value, 1], np.eye(3)).any()
+    assert not drawing.draw_axes(image, np.eye(3), [0, value, 1], CAMERA).any()
 
 
 def test_points_beyond_every_edge_draw_nothing_and_do_not_fail() -> None:
@@ -72,8 +75,7 @@ def test_points_beyond_every_edge_draw_nothing_and_do_not_fail() -> None:
 
 def test_axes_of_a_head_that_faces_the_camera_point_where_they_should() -> None:
     image = np.zeros((480, 640, 3), np.uint8)
-    matrix = np.array([[550, 0, 320], [0, 550, 240], [0, 0, 1.0]])
-    out = drawing.draw_axes(image, FACING, [0, 0, 0.6], matrix).astype(int)
+    out = drawing.draw_axes(image, FACING, [0, 0, 0.6], CAMERA).astype(int)
     green = (out[:, :, 1] > 120) & (out[:, :, 2] < 120) & (out[:, :, 0] < 120)
     blue = (out[:, :, 0] > 150) & (out[:, :, 2] < 100)
     rows, columns = np.nonzero(green)
@@ -81,7 +83,7 @@ def test_axes_of_a_head_that_faces_the_camera_point_where_they_should() -> None:
     assert columns.mean() > 340 and abs(rows.mean() - 240) < 4
     rows, columns = np.nonzero(blue)
     assert rows.mean() < 220 and abs(columns.mean() - 320) < 4
-    assert not drawing.draw_axes(image, FACING, [0, 0, -0.6], matrix).any()
+    assert not drawing.draw_axes(image, FACING, [0, 0, -0.6], CAMERA).any()
 
 
 def test_a_mesh_tints_its_pixels_and_no_others() -> None:

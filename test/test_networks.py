@@ -13,7 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from radan_ros.networks import Network, export_network, open_network, torch_module
+from radan_ros.networks import (
+    Checkpoint,
+    Network,
+    export_network,
+    load_checkpoint,
+    network_state,
+    open_network,
+    torch_module,
+)
 from radan_ros.networks.architecture import MOBILENET_WIDTHS, NetworkSpec, seeded_state, state_shapes
 from radan_ros.networks.runtime import OpenVinoNetwork, TorchNetwork
 from radan_ros.tools import export
@@ -61,6 +69,12 @@ def calibrated_state(spec: NetworkSpec, crops: np.ndarray) -> dict[str, np.ndarr
 def lively_state(spec: NetworkSpec) -> dict[str, np.ndarray]:
     """Random weights for `random_crops`."""
     return calibrated_state(spec, random_crops(12, seed=1))
+
+
+def headed_state() -> dict[str, np.ndarray]:
+    """The same of radan_mobile, with a head for presence."""
+    weight = np.random.default_rng(3).normal(0, 0.3, (1, 256)).astype(np.float32)
+    return lively_state(MOBILE) | {"fc_presence.weight": weight, "fc_presence.bias": np.array([-0.5], np.float32)}
 
 
 def openvino_network(spec: NetworkSpec, state: dict[str, np.ndarray] | None = None) -> OpenVinoNetwork:
@@ -116,6 +130,11 @@ def test_modules_have_the_tabled_entries_in_order(spec: NetworkSpec) -> None:
     assert [(name, tuple(value.shape)) for name, value in module.state_dict().items()] == list(
         state_shapes(spec).items()
     )
+    if spec == MOBILE:
+        module = torch_module(spec, headed_state())
+        assert [(name, tuple(value.shape)) for name, value in module.state_dict().items()] == list(
+            state_shapes(spec, presence=True).items()
+        )
 
 
 def test_radan_mobile_is_small(mobile_checkpoint: Path) -> None:
@@ -196,6 +215,48 @@ def test_radan_mobiles_graph_and_torch_agree_to_the_fifth_digit(state: Any) -> N
     crops = random_crops(5)
     ours, torchs = openvino_network(MOBILE, state(MOBILE))(crops), TorchNetwork(MOBILE, state(MOBILE), "cpu")(crops)
     assert np.abs(ours - torchs).max() <= 1e-5 * np.abs(torchs).max()
+
+
+def test_a_head_for_presence_answers_the_same_in_both_runtimes_and_leaves_the_parameters_as_they_were() -> None:
+    pytest.importorskip("torch")
+    crops = random_crops(5)
+    networks = [openvino_network(MOBILE, headed_state()), TorchNetwork(MOBILE, headed_state(), "cpu")]
+    (parameters, logits), (torchs, torch_logits) = (network.run(crops) for network in networks)
+    assert logits is not None and torch_logits is not None and logits.shape == torch_logits.shape == (5,)
+    assert np.ptp(logits) > 0.1 and np.abs(logits - torch_logits).max() <= 1e-5 * np.abs(logits).max()
+    plain = openvino_network(MOBILE)
+    assert plain.run(crops)[1] is None
+    assert np.abs(parameters - plain(crops)).max() <= 1e-5 * np.abs(parameters).max()
+    for network in networks:
+        assert np.array_equal(network(crops), network.run(crops)[0])
+        nothing, no_logits = network.run(crops[:0])
+        assert nothing.shape == (0, 62) and no_logits is not None and no_logits.shape == (0,)
+
+
+def test_a_head_for_presence_is_kept_by_checkpoints_and_exports(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "headed.pth"
+    torch.save({"state_dict": {f"module.{name}": torch.tensor(v) for name, v in headed_state().items()}}, path)
+    spec, state = network_state(load_checkpoint(path))
+    assert spec == MOBILE and {name: value.shape for name, value in state.items()} == state_shapes(MOBILE, True)
+    assert np.array_equal(state["fc_presence.weight"], headed_state()["fc_presence.weight"])
+    crops = random_crops(3)
+    expected = openvino_network(MOBILE, headed_state()).run(crops)
+    for opened in (open_network(path, device="cpu"), open_network(export_network(path, tmp_path / "headed.xml"))):
+        for given, answer in zip(expected, opened.run(crops), strict=True):
+            assert given is not None and answer is not None and np.abs(given - answer).max() <= 1e-5
+
+
+def test_a_head_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    wide = headed_state() | {"fc_presence.weight": np.zeros((2, 256), np.float32)}
+    with pytest.raises(ValueError, match=r"1 of the wrong shape: fc_presence.weight is \(2, 256\)"):
+        network_state(Checkpoint(wide, tmp_path / "a.pth"))
+    half = {name: value for name, value in headed_state().items() if name != "fc_presence.bias"}
+    with pytest.raises(ValueError, match=r"1 missing: fc_presence.bias"):
+        network_state(Checkpoint(half, tmp_path / "a.pth"))
+    other = seeded_state(SMALL) | {"fc_presence.bias": np.zeros(1, np.float32)}
+    with pytest.raises(ValueError, match=r"1 unexpected: fc_presence.bias"):
+        network_state(Checkpoint(other, tmp_path / "a.pth"))
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "torch"])

@@ -16,9 +16,9 @@ import pytest
 pytest.importorskip("radan_ros.msg", reason="needs ROS and the built package: make test")
 from conftest import ASTRONAUT_MARKS
 from radan_ros.msg import FaceArray
-from ros_client import Client, Process, connected, pixels_of, running_node
+from ros_client import AT_ONCE, Client, Process, connected, pixels_of, running_node
 
-from radan_ros import Model
+from radan_ros import CameraModel, Model
 from radan_ros.model import builtin_model
 from radan_ros.training.augmentation import MIRRORED
 
@@ -28,7 +28,7 @@ ALL = ("faces", "meshes", "depth", "pncc")
 @pytest.fixture(scope="module")
 def node() -> Iterator[Any]:
     """One node, with the built-in model, for the tests that need no other: it has to outlive all of them."""
-    with running_node("-p", "device:=cpu", "-p", "detection_period:=0.0") as process:
+    with running_node("-p", "device:=cpu", "-p", "detection_period:=0.0", *AT_ONCE) as process:
         yield process
         assert process.alive(), process.log()
         status, _ = process.interrupt()
@@ -79,6 +79,9 @@ def check_answer(client: Client, message: Any, answers: dict[str, Any], faces: i
         assert len(vertices) == topology.vertex_count and np.isfinite(vertices).all() and np.isfinite(pixels).all()
         assert len(face.parameters) == 62 and np.isfinite(face.parameters).all()
         assert np.allclose(vertices[topology.landmarks], landmarks, atol=1e-4)
+        assumed = CameraModel.from_field_of_view((message.height, message.width), np.deg2rad(60))
+        distance = np.linalg.norm(assumed.project(vertices[topology.landmarks]) - pixels, axis=1)
+        assert np.median(distance) < 1, "pixels: the image shows the mesh where the landmarks are said to be"
         rotation = quaternion_matrix(face.pose.pose.orientation)
         assert np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-9) and np.isclose(np.linalg.det(rotation), 1)
         position = vector(face.pose.pose.position)
@@ -237,7 +240,7 @@ def test_a_one_pixel_image_is_answered(client: Client) -> None:
 
 
 def test_nothing_is_drawn_unless_somebody_looks(astronaut: np.ndarray) -> None:
-    with running_node("-r", "__ns:=/quiet", "-p", "frame_prefix:=left_"):
+    with running_node("-r", "__ns:=/quiet", "-p", "frame_prefix:=left_", *AT_ONCE):
         with connected("/quiet/radan", "/quiet/image", outputs=("faces",)) as client:
             for _ in range(3):
                 client.ask(client.image(astronaut))
@@ -252,7 +255,7 @@ def test_nothing_is_drawn_unless_somebody_looks(astronaut: np.ndarray) -> None:
 
 def test_the_newest_image_wins_and_the_others_are_counted(astronaut: np.ndarray) -> None:
     slow = ("-p", "detection_period:=0.0", "-p", "detector_min_face:=25")
-    with running_node("-r", "__ns:=/busy", *slow):
+    with running_node("-r", "__ns:=/busy", *slow, *AT_ONCE):
         with connected("/busy/radan", "/busy/image", outputs=("faces",)) as client:
             client.ask(client.image(astronaut))
             values = client.diagnostics(lambda v: int(v["processed"]) >= 1, "the first image")
@@ -295,6 +298,7 @@ def test_camera_info_makes_the_pose_metric_and_zeros_are_refused(small_model: Pa
         "image:=/cam/image_raw",
         "-r",
         "camera_info:=/cam/camera_info",
+        *AT_ONCE,
     ) as process:
         with connected("/metric", "/cam/image_raw", outputs=("faces",)) as client:
             assumed = client.ask(client.image(astronaut))["faces"]
@@ -331,7 +335,7 @@ def test_camera_info_makes_the_pose_metric_and_zeros_are_refused(small_model: Pa
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_ends_cleanly_on_a_signal_under_load(astronaut: np.ndarray, number: int) -> None:
-    with running_node("-r", "__ns:=/ending", "-p", "detection_period:=0.0") as process:
+    with running_node("-r", "__ns:=/ending", "-p", "detection_period:=0.0", *AT_ONCE) as process:
         with connected("/ending/radan", "/ending/image") as client:
             client.ask(client.image(astronaut), ALL)
             for _ in range(5):
@@ -408,7 +412,7 @@ def test_the_built_in_model_follows_two_faces(couple: np.ndarray) -> None:
     known = np.array([*ASTRONAUT_MARKS.values()])
     mirrored = known * [-1, 1] + [1023, 0]
     numbers = list(ASTRONAUT_MARKS)
-    with running_node("-r", "__node:=builtin"), connected("/builtin") as client:
+    with running_node("-r", "__node:=builtin", *AT_ONCE), connected("/builtin") as client:
         for _ in range(3):
             message = client.image(couple)
             answers = client.ask(message, ALL)
@@ -424,7 +428,7 @@ def test_a_trained_network_follows_two_faces_of_a_real_picture(shared: Path, mod
     picture = cv2.imread(str(shared / "images" / "test1.jpg"))
     with np.load(shared / "expected" / "3ddfa_v1_test1.npz") as file:
         expected = [file[f"face{i}_landmarks68"][:2].T for i in (1, 0)]
-    with running_node("-p", f"model:={model_folder_v2}", "-r", "__node:=real"), connected("/real") as client:
+    with running_node("-p", f"model:={model_folder_v2}", "-r", "__node:=real", *AT_ONCE), connected("/real") as client:
         for _ in range(3):
             message = client.image(picture)
             answers = client.ask(message, ALL)

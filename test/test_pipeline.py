@@ -1,9 +1,8 @@
-"""Image to faces: agreement with the reference code, the two-step box, bad input, following."""
+"""Image to faces: agreement with the reference code, the two-step box, bad input."""
 
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,14 +10,11 @@ import numpy as np
 import pytest
 from conftest import ASTRONAUT_BOX, frontal_parameters
 
-from radan_ros import Detection, Model, Pipeline, open_detector, open_model
-from radan_ros.camera import CameraModel
+from radan_ros import Model, Pipeline, open_detector, open_model
 from radan_ros.face_models import FaceModel, read_3ddfa
-from radan_ros.metric import SELLION, mesh_in_image, metric_face, vertices_in_camera
 from radan_ros.model import Whitening, builtin_model, read_whitening
 from radan_ros.networks import open_network
 from radan_ros.pose import decompose_camera, reference_euler
-from radan_ros.tracking import Follower
 
 COUPLE = np.array([ASTRONAUT_BOX, [1024 - ASTRONAUT_BOX[2], 79, 1024 - ASTRONAUT_BOX[0], 171]], np.float32)
 
@@ -106,22 +102,6 @@ def test_a_batch_answers_as_its_faces_one_by_one(builtin: Model, couple: np.ndar
     assert np.abs(of_meshes - np.stack([face.landmarks for face in together])).max() < 0.05
 
 
-def test_metric_mesh_projects_onto_the_landmarks(builtin: Model, couple: np.ndarray) -> None:
-    faces = Pipeline(builtin)(couple, COUPLE)
-    camera = CameraModel.from_field_of_view(couple.shape[:2], np.deg2rad(45))
-    metric = [metric_face(face, builtin.face_model, camera) for face in faces]
-    vertices = vertices_in_camera(faces, metric, builtin.face_model)
-    drawn = mesh_in_image(vertices, camera)
-    for face, m, mesh, pixels in zip(faces, metric, vertices, drawn, strict=True):
-        assert np.abs(mesh[builtin.face_model.landmarks] - m.landmarks).max() < 1e-4, "mesh and landmarks are one shape"
-        assert np.abs(m.landmarks[SELLION] - m.pose.translation).max() < 1e-5, "the sellion is the origin"
-        assert np.allclose(m.pose.rotation @ m.pose.rotation.T, np.eye(3), atol=1e-9)
-        distance = np.linalg.norm(pixels[builtin.face_model.landmarks, :2] - face.landmarks[:, :2], axis=1)
-        assert np.median(distance) < 0.02 * (face.box[2] - face.box[0])
-        assert np.isclose(m.pose.residual, np.sqrt(np.mean(distance**2)), rtol=0.02)
-        assert 0.12 < np.ptp(mesh[:, 1]) < 0.3 and 0.3 < m.pose.translation[2] < 2
-
-
 def test_boxes_that_are_no_boxes_give_no_face(builtin: Model, astronaut: np.ndarray) -> None:
     assert Pipeline(builtin)(astronaut, [[0, 0, np.inf, np.inf], [np.nan] * 4, [10, 10, 5, 5]]) == []
 
@@ -145,6 +125,9 @@ class Constant:
     def __call__(self, crops: np.ndarray) -> np.ndarray:
         assert crops.shape[1:] == (120, 120, 3) and crops.dtype == np.uint8
         return np.repeat(self.answer[None], len(crops), axis=0)
+
+    def run(self, crops: np.ndarray) -> tuple[np.ndarray, None]:
+        return self(crops), None
 
 
 @pytest.fixture
@@ -186,73 +169,6 @@ def test_wrong_boxes_are_refused(frontal: Model) -> None:
         Pipeline(frontal)(np.zeros((9, 9, 3), np.uint8), [[1, 2, 3]])
     with pytest.raises(ValueError, match="no detector"):
         Pipeline(frontal)(np.zeros((9, 9, 3), np.uint8))
-
-
-class Script:
-    """A detector that answers from a list, and counts."""
-
-    name = "script"
-
-    def __init__(self, answers: list[list[Detection]]) -> None:
-        self.answers, self.calls = answers, 0
-
-    def __call__(self, image: np.ndarray) -> list[Detection]:
-        self.calls += 1
-        return self.answers[min(self.calls, len(self.answers)) - 1]
-
-
-def test_following_detects_at_intervals_and_keeps_ids(frontal: Model) -> None:
-    box = Detection(np.array([200, 150, 300, 250], np.float32), 1.0)
-    detector = Script([[], [box], [replace(box, score=2.0)]])
-    follower = Follower(Pipeline(frontal, detector), detection_period=0.5, search_period=0.1)
-    image = np.zeros((480, 640, 3), np.uint8)
-    answers = [len(follower(image, 10 + 0.0333 * k)) for k in range(4)]
-    assert answers == [0, 0, 0, 1] and detector.calls == 2, "an empty room is searched ten times a second"
-    for k in range(4, 18):
-        [track] = follower(image, 10 + 0.0333 * k)
-    assert detector.calls == 2 and track.id == 0
-    [track] = follower(image, 10.7)
-    assert detector.calls == 3 and track.id == 0 and track.face.score == 2.0
-    [track] = follower(image, 10.69)
-    assert detector.calls == 4 and track.id == 0, "a stamp that does not advance: the detector looks, the face stays"
-    [track] = follower(image, 3.0)
-    assert detector.calls == 5 and track.id == 1, "a bag that starts again: all is forgotten"
-
-
-def test_a_camera_without_stamps_is_searched_in_every_image(frontal: Model) -> None:
-    box = Detection(np.array([200, 150, 300, 250], np.float32), 1.0)
-    follower = Follower(Pipeline(frontal, Script([[box], []])))
-    image = np.zeros((480, 640, 3), np.uint8)
-    assert [len(follower(image, 0.0)) for _ in range(6)] == [1, 1, 1, 0, 0, 0]
-
-
-def test_a_followed_face_that_left_is_noticed_at_once(builtin: Model, couple: np.ndarray) -> None:
-    follower = Follower(Pipeline(builtin, open_detector("dlib_hog", min_face=80)), detection_period=1000.0)
-    tracks = follower(couple, 0.0)
-    assert len(tracks) == 2
-    empty = couple.copy()
-    for track in tracks:  # what is behind the people, as far as one can see
-        left, top, right, bottom = (int(v) for v in track.face.roi)
-        empty[max(0, top - 40) : bottom + 40, max(0, left - 40) : right + 40] = couple[60:90, 330:360].mean(axis=(0, 1))
-    assert len(follower(couple, 0.03)) == 2
-    assert sum(len(follower(empty, 0.06 + 0.03 * k)) for k in range(10)) <= 4
-
-
-def test_a_face_that_detections_no_longer_confirm_is_dropped(frontal: Model) -> None:
-    box = Detection(np.array([200, 150, 300, 250], np.float32), 1.0)
-    follower = Follower(Pipeline(frontal, Script([[box], []])), detection_period=0.5)
-    image = np.zeros((480, 640, 3), np.uint8)
-    lengths = [len(follower(image, 0.25 * k)) for k in range(12)]
-    assert lengths[0] == 1 and lengths[-1] == 0 and lengths == sorted(lengths, reverse=True)
-
-
-def test_two_tracks_on_one_face_become_one_and_max_faces_holds(frontal: Model) -> None:
-    near = [
-        Detection(np.array([200 + 300 * d, 150, 300 + 300 * d, 250], np.float32), 1.0 - d) for d in (0.0, 0.05, 1.0)
-    ]
-    image = np.zeros((480, 640, 3), np.uint8)
-    assert len(Follower(Pipeline(frontal, Script([near])))(image, 0.0)) == 2
-    assert len(Follower(Pipeline(frontal, Script([near])), max_faces=1)(image, 0.0)) == 1
 
 
 def test_model_folders_open_in_both_layouts(

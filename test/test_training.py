@@ -410,6 +410,16 @@ def test_a_training_starts_from_a_checkpoint_and_its_whitening(data: Path, tmp_p
         loop.train(config_of(tmp_path, other))
 
 
+def test_a_head_for_presence_is_left_out_of_a_training(data: Path, tmp_path: Path) -> None:
+    mobile = NetworkSpec("radan_mobile")
+    shapes = state_shapes(mobile, presence=True)
+    start = {name: torch.zeros(shape, dtype=torch.int64 if not shape else None) for name, shape in shapes.items()}
+    torch.save(start, tmp_path / "start.pth")
+    content = settings(data, tmp_path / "out", init=str(tmp_path / "start.pth"), network={"name": "radan_mobile"})
+    training = loop.Training(config_of(tmp_path, content), ALONE)
+    assert list(training.network.state_dict()) == list(state_shapes(mobile))
+
+
 def test_bfloat16_trains_too(data: Path, tmp_path: Path) -> None:
     content = settings(
         data, tmp_path / "out", precision="bf16", max_steps=20, augmentation=PLAIN, validation={"interval": 10}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,6 +28,7 @@ class DlibHogDetector:
         if min_face is not None and min_face < 20:
             raise ValueError(f"min_face is {min_face}: dlib_hog cannot find faces under 20 pixels")
         self._detector = dlib.get_frontal_face_detector()
+        self._lock = threading.Lock()  # it has one scratch memory, and lets other threads run meanwhile
         self._min_face = min_face
         self._threshold = threshold
 
@@ -39,7 +42,9 @@ class DlibHogDetector:
         if scale != 1:
             size = tuple(max(1, round(v * scale)) for v in (image.shape[1], image.shape[0]))
             scaled = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-        rectangles, scores, _ = self._detector.run(cv2.cvtColor(scaled, cv2.COLOR_BGR2RGB), 0, self._threshold)
+        rgb = cv2.cvtColor(scaled, cv2.COLOR_BGR2RGB)
+        with self._lock:
+            rectangles, scores, _ = self._detector.run(rgb, 0, self._threshold)
         sx, sy = image.shape[1] / scaled.shape[1], image.shape[0] / scaled.shape[0]
         # dlib's right and bottom are the last pixel; a box's are one past it.
         return [

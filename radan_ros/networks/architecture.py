@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,6 +112,8 @@ MOBILE_REPLAY_AFTER = "layer2"
 MOBILE_FINAL_SIDE = 4  # pixels a side of the last map
 MOBILE_HEADS = ("pose", "shape", "expression")  # names of the linears of `HEADS` outputs
 MOBILE_MARK = "pool.conv.weight"  # an entry that no other network has
+# A linear of one output that radan_mobile may have besides: the logit of `radan_ros.presence`, its last answer.
+PRESENCE_HEAD = "fc_presence"
 
 
 @dataclass(frozen=True)
@@ -143,15 +145,20 @@ def scaled(channels: int, width: float) -> int:
     return int(channels * width)
 
 
-def state_shapes(spec: NetworkSpec) -> Shapes:
+def state_shapes(spec: NetworkSpec, presence: bool = False) -> Shapes:
     """Name and shape of every entry of a network's state dict, in torch's order.
 
     RADAN's 481 names are those of the authors' checkpoint without ``module.``; MobileNet's are those of 3DDFA
-    (the output layer is ``fc``).
+    (the output layer is ``fc``). With `presence`, radan_mobile has its `PRESENCE_HEAD`, too; the others never have one.
     """
     if spec.width is not None:
         return dict(_mobilenet(spec.width))
-    return dict(_radan() if spec.name == "radan" else _radan_mobile())
+    return dict(_radan() if spec.name == "radan" else _radan_mobile(presence))
+
+
+def has_presence(state: Mapping[str, Any]) -> bool:
+    """Whether a state dict has a `PRESENCE_HEAD`."""
+    return any(name.startswith(f"{PRESENCE_HEAD}.") for name in state)
 
 
 def seeded_state(spec: NetworkSpec) -> State:
@@ -281,7 +288,7 @@ def _conv_norm(name: str, shape: tuple[int, ...]) -> Entries:
     yield from _norm(f"{name}.bn", shape[0])
 
 
-def _radan_mobile() -> Entries:
+def _radan_mobile(presence: bool) -> Entries:
     channels = MOBILE_STEM
     yield from _conv_norm("stem", (channels, 3, 5, 5))
     for stage in MOBILE_STAGES:
@@ -297,6 +304,8 @@ def _radan_mobile() -> Entries:
     yield from _norm("pool.bn", channels)
     for head, out in zip(MOBILE_HEADS, HEADS, strict=True):
         yield from _conv(f"fc_{head}", (out, channels), bias=True)
+    if presence:
+        yield from _conv(PRESENCE_HEAD, (1, channels), bias=True)
 
 
 def _light_replay(name: str, channels: int) -> Entries:

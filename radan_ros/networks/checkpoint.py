@@ -26,6 +26,7 @@ from radan_ros.networks.architecture import (
     NetworkSpec,
     Shapes,
     State,
+    has_presence,
     state_shapes,
 )
 
@@ -155,6 +156,7 @@ def check_state(state: Mapping[str, Any], expected_shapes: Shapes, path: str | P
 def network_state(checkpoint: Checkpoint) -> tuple[NetworkSpec, State]:
     """The network that a checkpoint holds, and its weights under the names of `architecture.state_shapes`.
 
+    A head for presence is among them where the checkpoint has one.
     3DDFA_V2's ``fc_param`` becomes ``fc`` and its unused ``fc_lm`` is left out; ``num_batches_tracked``, which torch
     before 0.4.1 did not write, is filled with 0.
 
@@ -170,7 +172,7 @@ def network_state(checkpoint: Checkpoint) -> tuple[NetworkSpec, State]:
     """
     path = checkpoint.path
     spec = architecture_of(checkpoint.state, path)
-    shapes = state_shapes(spec)
+    shapes = state_shapes(spec, has_presence(checkpoint.state))
     state = dict(checkpoint.state)
     if spec.name == "mobilenet_v1":
         state = {_fc_name(name): value for name, value in state.items() if not name.startswith("fc_lm.")}

@@ -1,7 +1,8 @@
 """The networks as OpenVINO graphs, built from NumPy weights: what a CPU without torch runs.
 
 Every batch norm follows a convolution directly and is folded into it. Input: (N, 120, 120, 3) uint8, BGR; the
-normalisation is the graph's first step. Output: (N, 62) float32. Imports openvino: import this module where it is used.
+normalisation is the graph's first step. Output: (N, 62) float32, or (N, 63) with the head for presence. Imports
+openvino: import this module where it is used.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ from radan_ros.networks.architecture import (
     MOBILE_REPLAY_AFTER,
     MOBILE_STAGES,
     MOBILENET_BLOCKS,
+    PRESENCE_HEAD,
     RADAN_ENCODER,
     RADAN_STAGES,
     NetworkSpec,
     Stage,
     State,
+    has_presence,
 )
 
 Node = Any  # openvino.Node or Output; the package has no useful types for them
@@ -53,7 +56,8 @@ def build(spec: NetworkSpec, state: State) -> Any:
     Returns
     -------
     openvino.Model
-        Input 'crops' (?, 120, 120, 3) uint8 BGR, output 'parameters' (?, 62) float32, whitened.
+        Input 'crops' (?, 120, 120, 3) uint8 BGR, output 'parameters' (?, 62) float32, whitened; (?, 63) where the
+        weights have the head for presence, whose logit is the last.
     """
     crops = ops.parameter([-1, INPUT_SIZE, INPUT_SIZE, 3], np.uint8, name=INPUT_NAME)
     crops.output(0).set_names({INPUT_NAME})
@@ -301,7 +305,8 @@ def _radan_mobile(w: _Weights, x: Node) -> Node:
     scale, shift = (w / "pool" / "bn").scale_and_shift()
     weight = w["pool.conv.weight"][None, :, 0] * scale[:, None, None]
     x = ops.add(ops.reduce_sum(ops.multiply(x, _constant(weight)), _SPATIAL, False), _constant(shift))
-    return ops.concat([_linear(x, w / f"fc_{head}") for head in MOBILE_HEADS], 1)
+    heads = [f"fc_{head}" for head in MOBILE_HEADS] + [PRESENCE_HEAD] * has_presence(w.state)
+    return ops.concat([_linear(x, w / head) for head in heads], 1)
 
 
 def _halving_conv(w: _Weights, x: Node) -> Node:

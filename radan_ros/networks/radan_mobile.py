@@ -20,6 +20,7 @@ from radan_ros.networks.architecture import (
     MOBILE_REPLAY_AFTER,
     MOBILE_STAGES,
     MOBILE_STEM,
+    PRESENCE_HEAD,
     MobileStage,
     NetworkSpec,
 )
@@ -120,9 +121,15 @@ def _stage(stage: MobileStage, inputs: int) -> nn.Sequential:
 
 
 class RadanMobile(nn.Module):
-    """The whole network; members in the order of `architecture.state_shapes`."""
+    """The whole network; members in the order of `architecture.state_shapes`.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    presence : bool
+        With the head for presence.
+    """
+
+    def __init__(self, presence: bool = False) -> None:
         super().__init__()
         self.spec = NetworkSpec("radan_mobile")
         self.stem = HalvingConv(3, MOBILE_STEM, 5)
@@ -142,10 +149,17 @@ class RadanMobile(nn.Module):
                 head.weight.mul_(SMALL)
                 head.bias.zero_()
             self.add_module(f"fc_{name}", head)
+        self.heads = [f"fc_{name}" for name in MOBILE_HEADS]
+        if presence:
+            self.heads.append(PRESENCE_HEAD)
+            self.add_module(PRESENCE_HEAD, nn.Linear(channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, 3, 120, 120) float32 crops, BGR, (pixel - 127.5) / 128, to (N, 62) whitened parameters."""
+        """Map (N, 3, 120, 120) float32 crops, BGR, (pixel - 127.5) / 128, to (N, 62) whitened parameters.
+
+        With the head for presence (N, 63): the last is its logit.
+        """
         for part in self.parts:
             x = self.get_submodule(part)(x)
         x = self.pool(x)
-        return torch.cat([self.get_submodule(f"fc_{name}")(x) for name in MOBILE_HEADS], dim=1)
+        return torch.cat([self.get_submodule(name)(x) for name in self.heads], dim=1)

@@ -17,11 +17,12 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from radan_ros.networks.architecture import INPUT_SIZE, PARAMETERS, NetworkSpec, State
+from radan_ros.networks.architecture import INPUT_SIZE, PARAMETERS, NetworkSpec, State, has_presence
 from radan_ros.networks.checkpoint import load_checkpoint, network_state
 
 Crops = NDArray[np.uint8]
 Parameters = NDArray[np.float32]
+Logits = NDArray[np.float32]
 
 MEAN, SCALE = 127.5, 128.0  # the networks see (pixel - MEAN) / SCALE
 GRAPH_SUFFIXES = (".xml", ".onnx")
@@ -57,6 +58,28 @@ class Network(Protocol):
         -------
         (N, 62) float32
             Whitened parameters: 12 camera (row-major 3x4), 40 shape, 10 expression.
+
+        Raises
+        ------
+        ValueError
+            The crops have another shape or type.
+        """
+        ...
+
+    def run(self, crops: Crops) -> tuple[Parameters, Logits | None]:
+        """Regress, and judge the answers where the network has a head for that.
+
+        Parameters
+        ----------
+        crops
+            As above.
+
+        Returns
+        -------
+        parameters : (N, 62) float32
+            As above.
+        logits : (N,) float32 or None
+            Of `radan_ros.presence`; None without such a head.
 
         Raises
         ------
@@ -227,6 +250,7 @@ class OpenVinoNetwork:
         self.name = name
         self._takes_pixels = model.input(0).get_element_type().get_type_name() == "u8"
         self._output = _output_index(model)
+        self._columns = int(model.output(self._output).get_partial_shape()[1].get_length())
         config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
         if threads is not None:
             config["INFERENCE_NUM_THREADS"] = str(threads)
@@ -242,16 +266,22 @@ class OpenVinoNetwork:
         self._lock = threading.Lock()  # a compiled model's default request serves one call at a time
 
     def __call__(self, crops: Crops) -> Parameters:
+        return self.run(crops)[0]
+
+    def run(self, crops: Crops) -> tuple[Parameters, Logits | None]:
+        return _parted(self._answer(crops))
+
+    def _answer(self, crops: Crops) -> NDArray[np.float32]:
         _check_crops(crops)
         if len(crops) == 0:
-            return np.zeros((0, PARAMETERS), np.float32)
+            return np.zeros((0, self._columns), np.float32)
         batch = np.ascontiguousarray(crops if self._takes_pixels else _normalised(crops))
         with self._lock:
             if self._one is not None and (len(batch) == 1 or self._any is None):
                 return np.concatenate([self._run(self._one, batch[i : i + 1]) for i in range(len(batch))])
             return self._run(self._any, batch)
 
-    def _run(self, compiled: Any, batch: NDArray[Any]) -> Parameters:
+    def _run(self, compiled: Any, batch: NDArray[Any]) -> NDArray[np.float32]:
         return np.array(compiled(batch, share_inputs=True)[self._output], np.float32)
 
 
@@ -272,11 +302,18 @@ class TorchNetwork:
         self.name, self.device = str(spec), device
         module = torch_module(spec, state).eval().requires_grad_(False)
         self._module = module.to(device, memory_format=torch.channels_last)
+        self._columns = PARAMETERS + has_presence(state)
 
     def __call__(self, crops: Crops) -> Parameters:
+        return self.run(crops)[0]
+
+    def run(self, crops: Crops) -> tuple[Parameters, Logits | None]:
+        return _parted(self._answer(crops))
+
+    def _answer(self, crops: Crops) -> NDArray[np.float32]:
         _check_crops(crops)
         if len(crops) == 0:
-            return np.zeros((0, PARAMETERS), np.float32)
+            return np.zeros((0, self._columns), np.float32)
         torch = self._torch
         kind = self.device.partition(":")[0]
         # No TF32: it costs three digits. No cuDNN benchmark: the number of faces changes from image to image, and each
@@ -285,7 +322,7 @@ class TorchNetwork:
         with torch.inference_mode(), torch.autocast(kind, enabled=False), exact:
             pixels = torch.tensor(crops, device=self.device)  # bytes go up: a quarter of the floats
             images = pixels.permute(0, 3, 1, 2).float().sub_(MEAN).div_(SCALE)  # NHWC is torch's channels_last
-            return cast(Parameters, self._module(images).cpu().numpy())
+            return cast("NDArray[np.float32]", self._module(images).cpu().numpy())
 
 
 def torch_module(spec: NetworkSpec, state: State | None = None) -> Any:
@@ -295,23 +332,32 @@ def torch_module(spec: NetworkSpec, state: State | None = None) -> Any:
     ----------
     spec : NetworkSpec
     state : dict of arrays, optional
-        Weights as `checkpoint.network_state` returns them; without them torch's own initialisation.
+        Weights as `checkpoint.network_state` returns them; without them torch's own initialisation, and no head for
+        presence.
 
     Returns
     -------
     torch.nn.Module
-        Takes (N, 3, 120, 120) float32 BGR crops, (pixel - 127.5) / 128; returns (N, 62) whitened parameters.
+        Takes (N, 3, 120, 120) float32 BGR crops, (pixel - 127.5) / 128; returns (N, 62) whitened parameters,
+        with a head for presence (N, 63).
     """
     torch = _torch()
     if spec.name == "radan":
         module: Any = importlib.import_module("radan_ros.networks.radan").Radan()
     elif spec.name == "radan_mobile":
-        module = importlib.import_module("radan_ros.networks.radan_mobile").RadanMobile()
+        module = importlib.import_module("radan_ros.networks.radan_mobile").RadanMobile(
+            presence=state is not None and has_presence(state)
+        )
     else:
         module = importlib.import_module("radan_ros.networks.mobilenet").MobileNetV1(spec.width)
     if state is not None:
         module.load_state_dict({name: torch.tensor(value) for name, value in state.items()}, strict=True)
     return module
+
+
+def _parted(answer: NDArray[np.float32]) -> tuple[Parameters, Logits | None]:
+    """What a network answers, (N, 62 or 63), as parameters and the logit for presence."""
+    return answer[:, :PARAMETERS], answer[:, PARAMETERS] if answer.shape[1] > PARAMETERS else None
 
 
 def _check_crops(crops: Crops) -> None:
@@ -360,10 +406,10 @@ def _item_shape(model: Any) -> tuple[int, ...]:
 
 
 def _output_index(model: Any) -> int | None:
-    """Which output holds the 62 parameters."""
+    """Which output holds the 62 parameters, alone or with the logit for presence."""
     for index, output in enumerate(model.outputs):
         sizes = _sizes(output.get_partial_shape())
-        if sizes is not None and len(sizes) == 2 and sizes[1] == PARAMETERS:
+        if sizes is not None and len(sizes) == 2 and sizes[1] in (PARAMETERS, PARAMETERS + 1):
             return index
     return None
 

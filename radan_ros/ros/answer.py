@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from std_msgs.msg import Header
 from radan_ros.camera import CameraModel
 from radan_ros.face_models import FaceModel
 from radan_ros.metric import MetricFace, mesh_in_image, vertices_in_camera
+from radan_ros.rendering import Renderer, Rendering
 from radan_ros.tracking import Track
 
 
@@ -33,6 +35,10 @@ class Answer:
         The faces to publish.
     metric : sequence of MetricFace
         The same faces in the camera frame, in the same order.
+    renderer : Renderer, optional
+        Of the face model; without it one is made where it is needed.
+    seconds : dict
+        What stages of the work took so far; see `diagnostics.STAGES`.
     """
 
     header: Header
@@ -41,16 +47,27 @@ class Answer:
     face_model: FaceModel
     tracks: Sequence[Track]
     metric: Sequence[MetricFace]
+    renderer: Renderer | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
 
     @cached_property
     def vertices(self) -> NDArray[np.float32]:
         """Dense meshes (N, V, 3) in the camera frame, metres."""
-        return vertices_in_camera([track.face for track in self.tracks], self.metric, self.face_model)
+        return vertices_in_camera(self.metric, self.face_model)
 
     @cached_property
     def vertices_in_image(self) -> NDArray[np.float32]:
         """Dense meshes (N, V, 3): x, y in image pixels, third the depth in metres."""
         return mesh_in_image(self.vertices, self.camera)
+
+    @cached_property
+    def rendering(self) -> Rendering:
+        """Depth (H, W) in metres and PNCC (H, W, 3) of all faces: one pass for whoever wants either."""
+        started = time.perf_counter()
+        renderer = self.renderer or Renderer(self.face_model.triangles, self.face_model.codes)
+        drawn = renderer.render(self.vertices_in_image, (self.image.shape[0], self.image.shape[1]))
+        self.seconds["rendering"] = time.perf_counter() - started
+        return drawn
 
 
 class Output(Protocol):

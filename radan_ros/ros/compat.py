@@ -1,4 +1,5 @@
-"""What a robot has and PyPI has not, decided here and nowhere else.
+"""What one ROS has and another has not, decided here and nowhere else: packages that are not on PyPI, and what changed
+between Humble and now.
 
 ``tf2_msgs`` is an ordinary import everywhere: where ROS lacks it, the Makefile builds the stand-in of ``stand_ins/``,
 whose one message is the same on the wire.
@@ -7,11 +8,39 @@ whose one message is the same on the wire.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+def has_hri_msgs() -> bool:
+    """Whether the messages of ROS4HRI (REP-155) are installed: `radan_ros.ros.hri` imports only where they are."""
+    try:
+        from hri_msgs.msg import FacialLandmarks, IdsList, NormalizedRegionOfInterest2D  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def event_handler() -> Any:
+    """rclpy's module with the event callbacks of publishers and subscriptions, which Humble has under another name."""
+    try:
+        from rclpy import event_handler as module
+    except ImportError:
+        from rclpy import qos_event as module
+    return module
+
+
+def with_message_info(callback: Callable[[Any, dict[str, Any]], None]) -> Callable[..., None]:
+    """A subscription's callback (message, info) as this rclpy takes it: Humble tells no info, and gets an empty one."""
+    from rclpy.subscription import Subscription
+
+    if hasattr(Subscription, "CallbackType"):
+        return callback
+    return lambda message: callback(message, {})
 
 
 def convert_to_bgr(encoding: str, pixels: NDArray[Any]) -> NDArray[np.uint8]:

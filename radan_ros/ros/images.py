@@ -1,4 +1,4 @@
-"""sensor_msgs/Image to arrays and back: validated, and without a copy where none is needed."""
+"""sensor_msgs/Image and CompressedImage to arrays and back: validated, and without a copy where none is needed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from radan_ros.ros import compat
@@ -83,6 +83,42 @@ def image_to_bgr(message: Image) -> NDArray[np.uint8]:
     if encoding == "bgr8":
         return np.ascontiguousarray(view)
     return compat.convert_to_bgr(encoding, view)
+
+
+def compressed_to_bgr(message: CompressedImage) -> NDArray[np.uint8]:
+    """A JPEG or PNG as (H, W, 3) uint8 BGR; 16 bits lose their lower half.
+
+    ``format`` is read as compressed_image_transport writes it: ``jpeg`` and ``png`` hold colours as these formats do;
+    ``bgr8; jpeg compressed bgr8`` names the encoding before compression and the one that was compressed.
+
+    Raises
+    ------
+    ValueError
+        Says what is wrong with the message.
+    """
+    import cv2
+
+    encoding, _, compression = message.format.partition(";")
+    data = np.frombuffer(message.data, np.uint8)
+    if "compressedDepth" in compression:
+        raise ValueError(f"format '{message.format}' is a depth image")
+    bayer = encoding.startswith("bayer_")
+    # Not turned by what the JPEG says of its orientation: CameraInfo and frame are those of the unturned image.
+    flags = cv2.IMREAD_UNCHANGED if bayer else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        pixels = cv2.imdecode(data, flags) if data.size else None
+    except cv2.error as e:
+        raise ValueError(f"format '{message.format}': {e.err}") from None
+    if pixels is None:
+        raise ValueError(f"{len(data)} bytes of format '{message.format}' are no JPEG or PNG that can be read")
+    if bayer and pixels.ndim == 2:
+        return compat.convert_to_bgr(encoding, pixels)
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+        raise ValueError(f"format '{message.format}' does not fit the image in it ({pixels.dtype} {pixels.shape})")
+    colour = encoding.rstrip("0123456789") in ("rgb", "bgr", "rgba", "bgra")
+    if compression and colour and "compressed bgr" not in compression:
+        return np.ascontiguousarray(pixels[..., ::-1])
+    return np.asarray(pixels, np.uint8)
 
 
 def image_message(header: Header, pixels: NDArray[Any], encoding: str) -> Image:

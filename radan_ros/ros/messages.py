@@ -67,15 +67,15 @@ def _face(track: Track, metric: MetricFace) -> FaceMessage:
 
 def transforms(header: Header, prefix: str, faces: Sequence[tuple[Track, MetricFace]]) -> TFMessage:
     """The head frames ``<prefix>face_<id>`` in the frame of the image (REP-155)."""
-    message = TFMessage()
-    for track, metric in faces:
-        x, y, z, w = quaternion_from_rotation(metric.pose.rotation)
-        px, py, pz = (float(v) for v in metric.pose.translation)
-        transform = Transform(translation=Vector3(x=px, y=py, z=pz), rotation=Quaternion(x=x, y=y, z=z, w=w))
-        message.transforms.append(
-            TransformStamped(header=header, child_frame_id=f"{prefix}face_{track.id}", transform=transform)
-        )
-    return message
+    return TFMessage(transforms=[head_frame(header, f"{prefix}face_{track.id}", metric) for track, metric in faces])
+
+
+def head_frame(header: Header, child: str, metric: MetricFace) -> TransformStamped:
+    """A head frame under the name `child`, in the frame of the image."""
+    x, y, z, w = quaternion_from_rotation(metric.pose.rotation)
+    px, py, pz = (float(v) for v in metric.pose.translation)
+    transform = Transform(translation=Vector3(x=px, y=py, z=pz), rotation=Quaternion(x=x, y=y, z=z, w=w))
+    return TransformStamped(header=header, child_frame_id=child, transform=transform)
 
 
 def mesh_array(

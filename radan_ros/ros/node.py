@@ -1,356 +1,319 @@
-"""The node: images in, faces out. No algorithm here: it takes the newest image, asks the pipeline, and publishes."""
+"""The node: a lifecycle around what opens models, answers images and publishes. It holds no algorithm."""
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import CameraInfo, Image
-from tf2_msgs.msg import TFMessage
 
-from radan_ros.camera import CameraModel
-from radan_ros.detectors import open_detector
-from radan_ros.metric import MetricFace, mesh_in_image, metric_face, vertices_in_camera
-from radan_ros.model import open_model
-from radan_ros.msg import FaceArray, FaceMeshArray, FaceTopology
-from radan_ros.pipeline import Pipeline
-from radan_ros.rendering import Renderer
-from radan_ros.ros import messages
-from radan_ros.ros.diagnostics import Complaints, Statistics, diagnostic_array
-from radan_ros.ros.images import image_message, image_to_bgr
-from radan_ros.ros.parameters import Settings, declare
-from radan_ros.tracking import Follower, Track
+from radan_ros.ros import topics
+from radan_ros.ros.answer import Answer
+from radan_ros.ros.diagnostics import Report, Statistics, assess, diagnostic_array
+from radan_ros.ros.engine import OPEN_ERRORS, Engine, check, free_gpu
+from radan_ros.ros.outputs import Outputs
+from radan_ros.ros.parameters import Settings, changed, declare
+from radan_ros.ros.services import Services
+from radan_ros.ros.subscriptions import Arrival, Calibration, Input, image_topic
+from radan_ros.ros.worker import Answerer, Worker
 
-# Newest frame wins: a queue would only make the answer older.
-SENSOR = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-RELIABLE = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.RELIABLE)
-TF = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=100, reliability=ReliabilityPolicy.RELIABLE)
-LATCHED = QoSProfile(
-    history=HistoryPolicy.KEEP_LAST,
-    depth=1,
-    reliability=ReliabilityPolicy.RELIABLE,
-    durability=DurabilityPolicy.TRANSIENT_LOCAL,
-)
 DIAGNOSTIC_PERIOD = 1.0  # seconds
-# What a wrong parameter, model or device ends in; anything else is a fault of ours and keeps its traceback.
-START_ERRORS = (ValueError, ImportError, OSError, RuntimeError, MemoryError, ParameterException)
-MANY_LOST = 3  # images lost on their way in one period, from which on that is said
-SILENT_REPORTS = 5  # diagnostics with a publisher but without an image from it, until that is said
+LAST_WORK = 1.5  # seconds that the image at work has to end when the program does
 
 
-class LatestBox:
-    """Holds one item: putting replaces what nobody has taken yet."""
+@dataclass
+class Session:
+    """What an active node has and an inactive one has not."""
 
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._item: Any = None
-
-    def put(self, item: Any) -> bool:
-        """Leave an item; True when one that nobody took was replaced."""
-        with self._condition:
-            replaced = self._item is not None
-            self._item = item
-            self._condition.notify()
-            return replaced
-
-    def take(self, timeout: float) -> Any:
-        """Wait for an item up to `timeout` seconds; None when there was none."""
-        with self._condition:
-            self._condition.wait_for(lambda: self._item is not None, timeout)
-            item, self._item = self._item, None
-            return item
+    input: Input
+    answerer: Answerer
+    worker: Worker[Arrival]
 
 
-class RadanNode(Node):
-    """Faces of a camera on topics. See the README for topics and parameters.
+class RadanNode(LifecycleNode):
+    """Faces of a camera on topics. See the README for topics, services and parameters.
+
+    configure opens model and detector and makes the publishers, activate subscribes and starts the worker; deactivate
+    undoes that and leaves a GPU, cleanup frees all. One thread takes everything in, and one answers the images. (More
+    do not go with a lifecycle: rclpy's multi-threaded executor fails when topics are removed beside it.)
 
     Raises
     ------
-    ValueError, ImportError
-        When model, device or detector cannot be opened; says why.
+    rclpy.exceptions.ParameterException, ValueError
+        For a parameter that is wrong in itself.
     """
 
     def __init__(self) -> None:
         super().__init__("radan")
         self.settings: Settings = declare(self)
-        settings = self.settings
+        self.statistics = Statistics()
+        self._report = Report(self.get_logger(), self.statistics)
+        self._state = "unconfigured"
+        self._problem = ""  # why the last transition failed
+        self._engine: Engine | None = None
+        self._outputs: Outputs | None = None
+        self._session: Session | None = None
+        self._patience: float | None = None  # for the last image
+        self._diagnostics = topics.publisher(self, DiagnosticArray, "/diagnostics", topics.reliable())
+        self.add_on_set_parameters_callback(self._on_parameters)
+        Services(self, self)
+        # Also while a simulation's clock stands.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(DIAGNOSTIC_PERIOD, self._diagnose, clock=steady)
+        _refuse_impossible_transitions(self)
+
+    # ------------------------------------------------------------------------------------------------- lifecycle
+
+    def start(self) -> bool:
+        """Configure and activate, as from outside: whether that worked."""
+        success = TransitionCallbackReturn.SUCCESS
+        return self.trigger_configure() == success and self.trigger_activate() == success
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Open model and detector, pay for first use, make the publishers."""
+        return self._transition("inactive", self._configure, undo=self._release)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe, and start to work."""
+        return self._transition("active", self._activate, undo=self._deactivate)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribe, end the worker, take back what is on show, leave the GPU."""
+        return self._transition("inactive", self._deactivate)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free everything."""
+        return self._transition("unconfigured", self._release)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free everything, for good."""
+        return self._transition("finalized", self._release)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """A fault of ours: free everything; the node can be configured again."""
+        problem = self._problem
+        result = self._transition("unconfigured", self._release)
+        self._problem = problem
+        return result
+
+    def _transition(
+        self, state: str, action: Callable[[], None], undo: Callable[[], None] | None = None
+    ) -> TransitionCallbackReturn:
+        """Do what leads to a state. Without `undo` nothing of it may fail."""
+        try:
+            action()
+        except Exception as e:
+            expected = undo is not None and isinstance(e, OPEN_ERRORS)
+            self._problem = f"cannot start: {_line(e)}" if expected else f"{type(e).__name__}: {_line(e)}"
+            self.get_logger().error(self._problem)
+            if undo is None or not expected:
+                self.get_logger().error(traceback.format_exc())
+                return TransitionCallbackReturn.ERROR
+            undo()
+            return TransitionCallbackReturn.FAILURE
+        self._state, self._problem = state, ""
+        return TransitionCallbackReturn.SUCCESS
+
+    def _configure(self) -> None:
         started = time.perf_counter()
-        model = open_model(settings.model or None, device=settings.device, threads=settings.threads or None)
-        self.model = model
-        detector = open_detector(
-            settings.detector, min_face=settings.detector_min_face or None, threshold=settings.detector_threshold
-        )
-        self.pipeline = Pipeline(model, detector)
-        self.follower = Follower(
-            self.pipeline,
-            detection_period=settings.detection_period,
-            search_period=settings.search_period,
-            max_faces=settings.max_faces,
-        )
-        face_model = model.face_model
-        self.renderer = self._open_renderer()
-        self._warm_up()
+        engine = self._engine = Engine(self.settings, self.get_logger())
+        self._outputs = Outputs(self, self.settings)
+        model = engine.parts.model
+        network, face_model = model.network, model.face_model
+        self._outputs.announce(face_model)
         self.get_logger().info(
-            f"model {model.name} ({model.network.name} on {model.network.device}), face model {face_model.name} "
+            f"model {model.name} ({network.name} on {network.device}), face model {face_model.name} "
             f"with {len(face_model.mean)} vertices, ready in {time.perf_counter() - started:.1f} s"
         )
-        self.statistics = Statistics()
-        self._milestones: set[str] = set()
-        self._assumed: set[str] = set()
-        self._complaints = Complaints()
-        self._silent_reports = 0
-        self._lost_before = 0
-        self._last_number: int | None = None
-        self._one_camera = True
-        self._info: CameraInfo | None = None
-        self._camera: CameraModel | None = None
-        self._box = LatestBox()
-        self._stop = threading.Event()
 
-        def publisher(kind: Any, topic: str, qos: QoSProfile) -> Any:
-            return self.create_publisher(
-                kind, topic, qos, qos_overriding_options=QoSOverridingOptions.with_default_policies()
-            )
+    def _activate(self) -> None:
+        assert self._outputs is not None
+        if self._engine is None:  # it was on a GPU
+            self._engine = Engine(self.settings, self.get_logger())
+            self._outputs.announce(self._engine.parts.model.face_model)
+        topic = image_topic(self, self.settings)
+        calibration = Calibration(self.resolve_topic_name("camera_info"), self.settings, self._report)
+        answerer = Answerer(self._engine, self._outputs, self._report, self.get_clock(), topic, calibration.camera)
+        worker = Worker(answerer)
+        heard = Input(self, self.settings, self._report, calibration, worker.put)
+        self._session = Session(heard, answerer, worker)
+        worker.start()
+        heard.open()
+        self.get_logger().info(f"waiting for images on {topic}")
 
-        self._topology = publisher(FaceTopology, "~/topology", LATCHED)
-        self._faces = publisher(FaceArray, "~/faces", RELIABLE)
-        self._meshes = publisher(FaceMeshArray, "~/meshes", RELIABLE)
-        self._depth = publisher(Image, "~/depth", RELIABLE)
-        self._pncc = publisher(Image, "~/pncc", RELIABLE)
-        self._tf = self.create_publisher(TFMessage, "/tf", TF)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
-        self._topology.publish(messages.topology(face_model))
+    def _deactivate(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.input.close()
+            session.worker.stop(self._patience)
+            session.answerer.forget()
+        if self._engine is not None:
+            self._engine.rest()
+            if self._engine.device != "cpu":
+                self._engine = None
+                free_gpu()
 
-        overridable = QoSOverridingOptions.with_default_policies()
-        self.create_subscription(
-            CameraInfo, "camera_info", self._on_camera_info, SENSOR, qos_overriding_options=overridable
-        )
-        self.create_subscription(Image, "image", self._on_image, SENSOR, qos_overriding_options=overridable)
-        self._worker = threading.Thread(target=self._work, name="radan_worker", daemon=True)
-        self._worker.start()
-        self.get_logger().info(f"waiting for images on {self.resolve_topic_name('image')}")
+    def _release(self) -> None:
+        self._deactivate()
+        if self._outputs is not None:
+            self._outputs.destroy()
+        self._outputs = self._engine = None
+        free_gpu()
+
+    # ------------------------------------------------------------------------------------- parameters, services
+
+    def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
+        try:
+            settings = changed(self.settings, parameters)
+            if settings != self.settings:
+                self._change(settings)
+        except OPEN_ERRORS as e:
+            return SetParametersResult(successful=False, reason=_line(e))
+        return SetParametersResult(successful=True)
+
+    def _change(self, settings: Settings) -> None:
+        """Open what is new while images are answered; then go over to it between two of them, all at once."""
+        engine, outputs, session = self._engine, self._outputs, self._session
+        parts = None
+        if engine is None:
+            check(self.settings, settings)
+        elif session is None:
+            parts = engine.prepare(settings)
+        else:
+            parts = session.input.meanwhile(lambda: engine.prepare(settings))
+
+        def go_over() -> None:
+            if engine is not None and parts is not None:
+                if parts is not engine.parts and session is not None:
+                    session.answerer.forget()
+                if parts.model is not engine.parts.model and outputs is not None:
+                    outputs.announce(parts.model.face_model)
+                engine.apply(parts, settings)
+            if outputs is not None:
+                outputs.change(settings)
+            if session is not None:
+                session.input.change(settings)
+
+        if session is not None:
+            session.worker.call(go_over)
+        else:
+            go_over()
+        self.settings = settings
+
+    def reset(self) -> None:
+        """Forget all faces."""
+        session = self._active()
+        session.worker.call(session.answerer.forget)
+
+    def pause(self, paused: bool) -> None:
+        """Leave images out, or take them again."""
+        session = self._active()
+        session.input.paused = paused
+        if paused:
+            if session.worker.discard():
+                self.statistics.count("paused")
+            session.worker.call(session.answerer.hide)
+
+    def newest_answer(self) -> Answer | None:
+        """The answer to the last image."""
+        return self._active().answerer.newest
+
+    def _active(self) -> Session:
+        if self._session is None:
+            raise RuntimeError(f"the node is {self._state}, not active")
+        return self._session
+
+    # ----------------------------------------------------------------------------------------------- diagnostics
+
+    def _diagnose(self) -> None:
+        state, silence, session, now = self._state, "", self._session, time.monotonic()
+        if session is not None:
+            session.input.check()
+            if session.input.paused:
+                state = "paused"
+            else:
+                silence = session.input.silence(self.settings.camera_timeout)
+        bad = self.statistics.last_bad if self.statistics.bad_lately(now) else ""
+        level, summary = assess(state, problem=self._problem, silence=silence, bad=bad)
+        rate_in, rate_out = self.statistics.rates(now)
+        values = {"state": state, "rate_in": f"{rate_in:.1f}", "rate_out": f"{rate_out:.1f}"}
+        values |= self.statistics.values()
+        device = ""
+        if self._engine is not None:
+            model, tracker, device = self._engine.parts.model, self._engine.tracker, self._engine.device
+            values |= {
+                "model": model.name,
+                "face_model": model.face_model.name,
+                "version": model.face_model.version,
+                "network": model.network.name,
+                "device": device,
+                "detections": str(tracker.detections),
+                "detector_ms_last": f"{1e3 * tracker.detector_seconds:.2f}",
+            }
+        stamp = self.get_clock().now().to_msg()
+        name = self.get_fully_qualified_name()
+        self._diagnostics.publish(diagnostic_array(stamp, name, device, level, summary, values))
+
+    # ------------------------------------------------------------------------------------------------- the program
 
     def working(self) -> bool:
-        """Whether the worker runs; without it the node would only look alive."""
-        return self._worker.is_alive()
+        """Whether an active node's worker runs; without it the node would only look alive."""
+        session = self._session
+        return session is None or session.worker.alive()
 
     def close(self) -> None:
-        """Let the worker finish its image, and stop it."""
-        self._stop.set()
-        self._worker.join(timeout=1.5)
+        """End, from whatever state."""
+        self._patience = LAST_WORK
+        with contextlib.suppress(RuntimeError):  # it was shut down already
+            self.trigger_shutdown()
 
-    def _open_renderer(self) -> Renderer:
-        face_model, device = self.model.face_model, self.model.network.device
+
+def _refuse_impossible_transitions(node: LifecycleNode) -> None:
+    """Answer a request for a transition that the state does not allow: Jazzy's rclpy lets it end the program."""
+    service = node._service_change_state
+    change_state = service.callback
+
+    def callback(request: Any, response: Any) -> Any:
         try:
-            return Renderer(face_model.triangles, face_model.codes, device=device)
-        except (ImportError, RuntimeError) as e:
-            if self.settings.device != "auto" or device == "cpu":
-                raise ValueError(f"renderer on {device}: {e}") from None
-            self.get_logger().warning(f"rendering on the CPU: {e}")
-            return Renderer(face_model.triangles, face_model.codes)
+            return change_state(request, response)
+        except RuntimeError as e:
+            node.get_logger().warning(f"no such transition from here: {_line(e)}")
+            response.success = False
+            return response
 
-    def _warm_up(self) -> None:
-        """Pay for compiling and first use now, not on the first image."""
-        self.pipeline.regress(np.zeros((120, 120, 3), np.uint8), [np.array([0, 0, 120, 120], np.float32)])
-        vertices = self.model.face_model.mean[None] * np.float32(self.model.face_model.unit)
-        self.renderer.render(vertices, (32, 32))
-
-    # Executor thread: take messages in, nothing else.
-
-    def _on_image(self, message: Image, info: dict[str, Any]) -> None:
-        self.statistics.count("received")
-        # Not every middleware tells the number; two cameras on one topic count each for itself.
-        number = info.get("publication_sequence_number")
-        if number is not None and self._last_number is not None and self._one_camera:
-            self.statistics.count("lost", max(0, number - self._last_number - 1))
-        self._last_number = number
-        self._once(
-            "first image",
-            f"first image: {message.width}x{message.height} {message.encoding} in {message.header.frame_id!r}",
-        )
-        if self._box.put((message, self._now())):
-            self.statistics.count("dropped")
-
-    def _on_camera_info(self, message: CameraInfo) -> None:
-        if self._info is not None and _same_calibration(self._info, message):
-            return
-        try:
-            camera = messages.camera_from_info(message, self.settings.image_is_rectified)
-        except ValueError as e:
-            self._bad(f"{self.resolve_topic_name('camera_info')}: {e}")
-            return
-        self._once(
-            "first camera_info",
-            f"camera_info: {message.width}x{message.height}, focal length {camera.matrix[0, 0]:.1f} px",
-        )
-        self._info, self._camera = message, camera
-
-    # Worker thread: all work, all publishing.
-
-    def _work(self) -> None:
-        next_report = time.monotonic() + DIAGNOSTIC_PERIOD
-        while not self._stop.is_set():
-            item = self._box.take(timeout=min(0.1, max(0.0, next_report - time.monotonic())))
-            try:
-                if item is not None:
-                    self._process(*item)
-                if time.monotonic() >= next_report:
-                    next_report = time.monotonic() + DIAGNOSTIC_PERIOD
-                    self._report()
-            except Exception as e:  # the node outlives whatever one image does to it
-                self._bad(f"{self.resolve_topic_name('image')}: {type(e).__name__}: {e}")
-                self.get_logger().debug(traceback.format_exc())
-
-    def _process(self, message: Image, arrived: float) -> None:
-        header, taken = message.header, self._now()
-        sent = header.stamp.sec + header.stamp.nanosec * 1e-9
-        clock = [time.perf_counter()]
-        try:
-            image = image_to_bgr(message)
-        except ValueError as e:
-            self._bad(f"{self.resolve_topic_name('image')}: {e}")
-            return
-        size = image.shape[:2]
-        tracks = self.follower(image, sent)
-        clock.append(time.perf_counter())
-        camera = self._camera_for(size)
-        faces = self._in_metres(tracks, camera)
-        clock.append(time.perf_counter())
-        face_model = self.model.face_model
-        # What a robot steers by goes out first; pictures and meshes of the same image follow.
-        self._faces.publish(messages.face_array(header, size, face_model, camera.calibrated, faces))
-        if faces:
-            self._tf.publish(messages.transforms(header, self.settings.frame_prefix, faces))
-        published = self._now()
-        clock.append(time.perf_counter())
-        meshes = self._meshes.get_subscription_count() > 0
-        depth, pncc = (p.get_subscription_count() > 0 for p in (self._depth, self._pncc))
-        if meshes or depth or pncc:
-            vertices = vertices_in_camera([track.face for track, _ in faces], [m for _, m in faces], face_model)
-        if depth or pncc:
-            self.statistics.count("rendered")
-            rendering = self.renderer.render(mesh_in_image(vertices, camera), size, colour=pncc)
-        clock.append(time.perf_counter())
-        if meshes:
-            self._meshes.publish(messages.mesh_array(header, face_model, [track.id for track, _ in faces], vertices))
-        if depth:
-            self._depth.publish(image_message(header, rendering.depth, "32FC1"))
-        if pncc:
-            self._pncc.publish(image_message(header, rendering.colour, "rgb8"))
-        clock.append(time.perf_counter())
-        if faces:
-            self._once("first face", f"first face: {faces[0][1].pose.translation[2]:.2f} m away")
-        waited = taken - arrived
-        self._count(len(faces), (arrived - sent, waited, *np.diff(clock), published - sent))
-
-    def _count(self, faces: int, seconds: tuple[float, ...]) -> None:
-        with self.statistics.lock:
-            self.statistics.processed += 1
-            self.statistics.faces = faces
-            for samples, value in zip(self.statistics.seconds.values(), seconds, strict=True):
-                samples.append(value)
-        self.get_logger().debug(
-            f"{faces} faces; ms: "
-            + " ".join(f"{n} {1e3 * s:.1f}" for n, s in zip(self.statistics.seconds, seconds, strict=True))
-        )
-
-    def _in_metres(self, tracks: list[Track], camera: CameraModel) -> list[tuple[Track, MetricFace]]:
-        out = []
-        for track in tracks:
-            try:
-                out.append((track, metric_face(track.face, self.model.face_model, camera)))
-            except ValueError as e:
-                self.statistics.count("failed_fits")
-                self._complain(f"face {track.id}: {e}")
-        return out
-
-    def _camera_for(self, size: tuple[int, int]) -> CameraModel:
-        camera = self._camera
-        if camera is not None and camera.size == size:
-            return camera
-        if camera is None:
-            reason = f"no usable CameraInfo on {self.resolve_topic_name('camera_info')} yet"
-        else:
-            reason = f"CameraInfo is for {camera.size[1]}x{camera.size[0]}, the image is {size[1]}x{size[0]}"
-        degrees = f"{self.settings.assumed_field_of_view:g}"
-        if reason not in self._assumed and len(self._assumed) < 100:
-            self._assumed.add(reason)
-            self.get_logger().warning(f"{reason}: assuming a field of view of {degrees} degrees, distances are a guess")
-        return CameraModel.from_field_of_view(size, self.settings.field_of_view)
-
-    def _report(self) -> None:
-        topic = self.resolve_topic_name("image")
-        self._one_camera = self.count_publishers(topic) <= 1
-        if self.statistics.received == 0 and self.count_publishers(topic):
-            self._silent_reports += 1
-            if self._silent_reports == SILENT_REPORTS:
-                self.get_logger().warning(
-                    f"{topic} has a publisher, but no image has come from it: it is paused, its QoS does not match, or "
-                    "its shared memory is too small for images (see Troubleshooting in the README)"
-                )
-        lost = self.statistics.lost
-        if lost - self._lost_before >= MANY_LOST:
-            self._complain(
-                f"{lost - self._lost_before} images a second get lost between the camera and this node: start the "
-                "camera with the Fast DDS profile, too (see Troubleshooting in the README)"
-            )
-        self._lost_before = lost
-        values = self.statistics.values()
-        values |= {
-            "model": self.model.name,
-            "face_model": self.model.face_model.name,
-            "version": self.model.face_model.version,
-            "network": self.model.network.name,
-            "device": self.model.network.device,
-        }
-        warn = self.statistics.bad_lately(time.monotonic())
-        level = DiagnosticStatus.WARN if warn else DiagnosticStatus.OK
-        summary = f"bad messages: {values['last_bad_message']}" if warn else f"{values['faces']} faces"
-        stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(
-            diagnostic_array(stamp, self.get_fully_qualified_name(), self.model.network.device, level, summary, values)
-        )
-
-    def _bad(self, reason: str) -> None:
-        self.statistics.bad_message(reason)
-        self._complain(reason)
-
-    def _complain(self, text: str) -> None:
-        line = self._complaints.line(text, time.monotonic())
-        if line is not None:
-            self.get_logger().warning(line)
-
-    def _once(self, milestone: str, text: str) -> None:
-        """Log a line the first time that a milestone is reached."""
-        if milestone not in self._milestones:
-            self._milestones.add(milestone)
-            self.get_logger().info(text)
-
-    def _now(self) -> float:
-        return float(self.get_clock().now().nanoseconds) * 1e-9
+    service.callback = callback
 
 
-def _same_calibration(a: CameraInfo, b: CameraInfo) -> bool:
-    names = ("height", "width", "distortion_model", "d", "k", "p")
-    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in names)
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
-def main(args: list[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM. Returns the exit status: 1 when it could not start."""
+def main(args: list[str] | None = None, *, start: bool = True) -> int:
+    """Run the node until SIGINT or SIGTERM. Returns the exit status: 1 when it could not start.
+
+    Parameters
+    ----------
+    args : list of str, optional
+        Default: the command line.
+    start : bool
+        Configure and activate the node; otherwise it waits to be told.
+    """
     stop = threading.Event()
     ready = False
 
@@ -365,28 +328,34 @@ def main(args: list[str] | None = None) -> int:
         # rclpy's own handlers invalidate the context under the worker's feet: it would fail in mid-publication.
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = RadanNode()
+        started = not start or node.start()
         ready = True
     except BaseException as e:
         if stop.is_set():  # the interrupt surfaces as whatever it broke: KeyboardInterrupt, ImportError, ...
             rclpy.try_shutdown()
             return 0
-        if not isinstance(e, START_ERRORS):
+        if not isinstance(e, (*OPEN_ERRORS, ParameterException)):
             raise
-        rclpy.logging.get_logger("radan").fatal(f"cannot start: {' '.join(str(e).split()) or type(e).__name__}")
+        rclpy.logging.get_logger("radan").fatal(f"cannot start: {_line(e)}")
         rclpy.try_shutdown()
         return 1
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
-        while not stop.is_set() and node.working():
+        while started and not stop.is_set() and node.working():
             executor.spin_once(timeout_sec=0.2)
         status = 0 if stop.is_set() else 1
     finally:
-        node.close()
         executor.shutdown()
+        node.close()
         node.destroy_node()
         rclpy.try_shutdown()
     return status
+
+
+def main_lifecycle(args: list[str] | None = None) -> int:
+    """Run the node unconfigured: it waits for the transitions that it is told."""
+    return main(args, start=False)
 
 
 if __name__ == "__main__":

@@ -481,7 +481,7 @@ def draw(out: Path, frame: Frame, latched: dict[str, Any]) -> None:
                 vertices=vertices,
             )
         )
-    overlay = drawing.overlay(image, faces, camera.matrix, triangles)
+    overlay = drawing.overlay(image, faces, camera, triangles)
     if not faces:
         overlay = drawing.draw_label(overlay, "no face", (8, 0))
     _write(out / "overlay.png", overlay)

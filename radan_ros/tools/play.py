@@ -1,4 +1,7 @@
-"""Publish a clip, pictures, a webcam or the built-in moving picture as a camera: ``image`` and ``camera_info``."""
+"""Publish a clip, pictures, a webcam or the built-in moving picture as a camera: ``image``, ``camera_info``. Or a bag.
+
+The images of a bag keep their stamps. With ``--wait-for`` none is sent before the last one was answered.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +12,23 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from radan_ros.camera import CameraModel
+from radan_ros.tools.bags import Bag, BagStream, Step, is_bag
+from radan_ros.tools.record import header_stamp, matching_qos, message_class, stamp_offset
 from radan_ros.tools.sources import ASTRONAUT, ASTRONAUT_FOV, Frame, Source, SourceError, open_source
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
 
 FRAME_ID = "camera_optical_frame"
 FOV = 60.0  # degrees over the width of a camera of which nothing is known
+RESEND = 5.0  # seconds without an answer after which an image is sent again: best effort may have lost it
 BYTES_PER_PIXEL = {"bgr8": 3, "rgb8": 3, "mono8": 1, "bgra8": 4, "rgba8": 4, "mono16": 2, "bayer_rggb8": 1}
 
 
@@ -124,29 +133,121 @@ def frames(source: Source, loop: bool, limit: int | None) -> Iterator[Frame]:
 
 
 class Pace:
-    """Waits for the times start, start + 1/rate, start + 2/rate ... by the monotonic clock, so that nothing drifts."""
+    """Waits until so many seconds after the first time, by the monotonic clock, so that nothing drifts.
 
-    def __init__(self, rate: float) -> None:
-        self.period = 1.0 / rate
+    Parameters
+    ----------
+    tolerance : float
+        Seconds. A time that is missed by more is counted in `late` and shifts the rest: publishing what was missed in a
+        burst is not what a camera does.
+    """
+
+    def __init__(self, tolerance: float) -> None:
+        self.tolerance = tolerance
         self.late = 0
-        self._next: float | None = None
+        self._start: float | None = None
 
-    def wait(self, wanted: Callable[[], bool] = lambda: True) -> None:
-        """Sleep until the next time. One that was missed by more than a period is counted and shifts the rest.
-
-        A long sleep ends early once `wanted` says no.
-        """
+    def wait(self, seconds: float, wanted: Callable[[float], bool] = lambda _: True) -> None:
+        """Sleep until `seconds` after the first time. `wanted` is asked on the way, with the seconds left."""
         now = time.monotonic()
-        if self._next is None:
-            self._next = now
-        elif now - self._next > self.period:
-            # Publishing the missed ones in a burst is not what a camera does.
-            self.late += 1
-            self._next = now
-        else:
-            while (left := self._next - time.monotonic()) > 0 and wanted():
-                time.sleep(min(left, 0.2))
-        self._next += self.period
+        if self._start is None or now > self._start + seconds + self.tolerance:
+            self.late += self._start is not None
+            self._start = now - seconds
+        while (left := self._start + seconds - time.monotonic()) > 0 and wanted(left):
+            time.sleep(min(left, 0.02))
+
+
+class CameraStream:
+    """A source as a camera: the topics ``image`` and ``camera_info``, stamped when they are published."""
+
+    def __init__(self, node: Node, source: Source, options: argparse.Namespace) -> None:
+        from rclpy.qos import QoSProfile, ReliabilityPolicy
+
+        reliability = ReliabilityPolicy.BEST_EFFORT if options.best_effort else ReliabilityPolicy.RELIABLE
+        qos = QoSProfile(depth=5, reliability=reliability)
+        self._node, self._source, self._options = node, source, options
+        self._image = ImageMessage(source.size, options.encoding, options.frame_id)
+        self.images = [node.create_publisher(type(self._image.message), "image", qos)]
+        fov = options.fov or (ASTRONAUT_FOV if options.source == ASTRONAUT else FOV)
+        info = None if options.no_camera_info else camera_info(source.size, math.radians(fov), options.frame_id)
+        self._info = info
+        self.others = [] if info is None else [node.create_publisher(type(info), "camera_info", qos)]
+        self.rate = options.rate or source.fps
+        self.tolerance = 1 / self.rate
+        ends = None if options.loop else source.count
+        self.steps = min((n for n in (ends, options.frames) if n is not None), default=None)
+        height, width = source.size
+        self.name, self.speed = f"{width}x{height}", f"{self.rate:g} Hz"
+
+    def __iter__(self) -> Iterator[Step]:
+        for k, frame in enumerate(frames(self._source, self._options.loop, self._options.frames)):
+            self._image.set(encode(frame, self._options.encoding))
+            yield k / self.rate, self._send
+
+    def _send(self) -> int:
+        now = self._node.get_clock().now()
+        self._image.message.header.stamp = now.to_msg()
+        if self._info is not None:
+            self._info.header.stamp = self._image.message.header.stamp
+            self.others[0].publish(self._info)
+        self.images[0].publish(self._image.message)
+        return int(now.nanoseconds)
+
+    def tick(self, _left: float) -> None:
+        """A camera has no clock of its own."""
+
+    @property
+    def skipped(self) -> int:
+        """Files that could not be read."""
+        return self._source.skipped
+
+
+class Answers:
+    """Waits for the messages in which a node answers images: those of a topic whose header has the image's stamp."""
+
+    def __init__(self, node: Node, topic: str) -> None:
+        from rclpy.executors import SingleThreadedExecutor
+
+        self._node, self._topic = node, node.resolve_topic_name(topic)
+        self._stamp: int | None = None
+        self._subscription: Any = None
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(node)
+
+    def subscribe(self) -> bool:
+        """Subscribe the topic, if it is published by now.
+
+        Raises
+        ------
+        SourceError
+            When its messages have no header, or their type is not installed here.
+        """
+        if self._subscription is not None:
+            return True
+        offers = self._node.get_publishers_info_by_topic(self._topic)
+        if not offers:
+            return False
+        name = offers[0].topic_type
+        try:
+            kind, offset = message_class(name), stamp_offset(name)
+        except (ImportError, AttributeError, LookupError) as error:
+            raise SourceError(f"{self._topic}: type {name} is not installed here ({error})") from None
+        if offset is None:
+            raise SourceError(f"{self._topic}: {name} has no header, and answers no image")
+
+        def take(raw: bytes) -> None:
+            self._stamp = header_stamp(raw, offset)
+
+        qos = matching_qos([offer.qos_profile for offer in offers])
+        self._subscription = self._node.create_subscription(kind, self._topic, take, qos, raw=True)
+        return True
+
+    def wait(self, stamp: int, seconds: float) -> bool:
+        """Wait so long for the answer to the image of this stamp (ns)."""
+        end = time.monotonic() + seconds
+        while self._stamp != stamp and self._node.context.ok() and (left := end - time.monotonic()) > 0:
+            self._executor.spin_once(timeout_sec=min(left, 0.2))
+        return self._stamp == stamp
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -158,9 +259,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = _parser().parse_args(remove_ros_args(["play", *arguments])[1:])
     try:
-        source = open_source(options.source)
+        opened = Bag(options.source) if is_bag(options.source) else open_source(options.source)
         rclpy.init(args=arguments)
-        return _play(source, options)
+        # Discovery and clock are served by the middleware's threads; only waiting for answers needs an executor.
+        node = rclpy.create_node("camera", start_parameter_services=False)
+        if isinstance(opened, Bag):
+            return _play(node, BagStream(node, opened, options), options)
+        return _play(node, CameraStream(node, opened, options), options)
     except SourceError as error:
         print(f"play: {error}", file=sys.stderr)
         return 1
@@ -175,99 +280,109 @@ def main(argv: Sequence[str] | None = None) -> int:
         rclpy.try_shutdown()
 
 
-def _play(source: Source, options: argparse.Namespace) -> int:
+def _play(node: Node, stream: CameraStream | BagStream, options: argparse.Namespace) -> int:
     import rclpy
     from rclpy.duration import Duration
-    from rclpy.qos import QoSProfile, ReliabilityPolicy
 
-    # Discovery and clock are served by the middleware's threads; nothing here needs an executor.
-    node = rclpy.create_node("camera", start_parameter_services=False)
-    reliability = ReliabilityPolicy.BEST_EFFORT if options.best_effort else ReliabilityPolicy.RELIABLE
-    qos = QoSProfile(depth=5, reliability=reliability)
-    image = ImageMessage(source.size, options.encoding, options.frame_id)
-    images = node.create_publisher(type(image.message), "image", qos)
-    fov = options.fov or (ASTRONAUT_FOV if options.source == ASTRONAUT else FOV)
-    info = None if options.no_camera_info else camera_info(source.size, math.radians(fov), options.frame_id)
-    infos = None if info is None else node.create_publisher(type(info), "camera_info", qos)
+    answers = Answers(node, options.wait_for) if options.wait_for else None
+    if answers is not None and len(stream.images) != 1:
+        raise SourceError(f"--wait-for goes with one topic of images, not {len(stream.images)}: choose with --topics")
+    if not _wait_for_subscribers(stream, answers, options):
+        return 0 if not rclpy.ok() else 1
+    pace = Pace(stream.tolerance)
+    count = again = 0
+    started = time.monotonic()
 
-    end = time.monotonic() + options.wait_timeout
-    while images.get_subscription_count() < options.wait_for_subscribers:
-        if not rclpy.ok():
-            return 0
-        if time.monotonic() > end:
-            print(
-                f"play: {images.get_subscription_count()} of {options.wait_for_subscribers} subscribers on"
-                f" {images.topic_name} after {options.wait_timeout:g} s",
-                file=sys.stderr,
-            )
-            return 1
-        time.sleep(0.02)
-    # Who subscribes both topics is matched on the second a moment later. Some never do.
-    end = time.monotonic() + 0.5
-    while infos is not None and infos.get_subscription_count() < options.wait_for_subscribers:
-        if time.monotonic() > end:
-            break
-        time.sleep(0.02)
+    def going(left: float) -> bool:
+        stream.tick(left)
+        return bool(rclpy.ok())
 
-    rate = options.rate or source.fps
-    pace = Pace(rate)
-    count, started = 0, time.monotonic()
-    for frame in _progress(frames(source, options.loop, options.frames), source, options):
-        image.set(encode(frame, options.encoding))
-        pace.wait(rclpy.ok)
+    for due, send in _progress(stream):
+        pace.wait(due, going)
         if not rclpy.ok():
             break
-        image.message.header.stamp = node.get_clock().now().to_msg()
-        if infos is not None and info is not None:
-            info.header.stamp = image.message.header.stamp
-            infos.publish(info)
-        images.publish(image.message)
+        stamp = send()
+        if stamp is None:
+            continue
         count += 1
+        end = time.monotonic() + options.wait_timeout
+        while answers is not None and not answers.wait(stamp, min(RESEND, options.wait_timeout)) and rclpy.ok():
+            if time.monotonic() > end:
+                print(f"play: no answer on {options.wait_for} to image {count}, of {stamp} ns", file=sys.stderr)
+                return 1
+            again += 1
+            stamp = send() or stamp
     seconds = time.monotonic() - started
     if rclpy.ok() and not options.best_effort:
-        images.wait_for_all_acked(Duration(seconds=2))
-    height, width = source.size
-    skipped = f", {source.skipped} unreadable files skipped" if source.skipped else ""
-    late = f", {pace.late} late" if pace.late else ""
-    print(f"{count} images of {width}x{height} in {seconds:.1f} s at {rate:g} Hz{late}{skipped}", flush=True)
+        for publisher in stream.images:
+            publisher.wait_for_all_acked(Duration(seconds=2))
+    notes = {"late": pace.late, "sent again": again, "unreadable files skipped": stream.skipped}
+    said = "".join(f", {number} {what}" for what, number in notes.items() if number)
+    print(f"{count} images of {stream.name} in {seconds:.1f} s at {stream.speed}{said}", flush=True)
     return 0
 
 
-def _progress(items: Iterator[Frame], source: Source, options: argparse.Namespace) -> Iterator[Frame]:
-    """The same frames, with a bar where a person looks on."""
+def _wait_for_subscribers(
+    stream: CameraStream | BagStream, answers: Answers | None, options: argparse.Namespace
+) -> bool:
+    """Wait for as many subscribers as asked for, and for who answers; False when they do not come, which is said."""
+    import rclpy
+
+    wanted = max(options.wait_for_subscribers, 1 if answers is not None else 0)
+    end = time.monotonic() + options.wait_timeout
+    while (answers is not None and not answers.subscribe()) or (
+        # Of the cameras of a bag one will do.
+        max((publisher.get_subscription_count() for publisher in stream.images), default=wanted) < wanted
+    ):
+        if not rclpy.ok():
+            return False
+        if time.monotonic() > end:
+            counts = ", ".join(f"{p.get_subscription_count()} on {p.topic_name}" for p in stream.images)
+            nobody = f"; nobody publishes {options.wait_for}" if answers is not None and not answers.subscribe() else ""
+            print(
+                f"play: {wanted} subscribers wanted, {counts} after {options.wait_timeout:g} s{nobody}", file=sys.stderr
+            )
+            return False
+        time.sleep(0.02)
+    # Who subscribes several topics is matched on the others a moment later. Some never do.
+    end = time.monotonic() + 0.5
+    while any(publisher.get_subscription_count() < wanted for publisher in stream.others) and time.monotonic() < end:
+        time.sleep(0.02)
+    return True
+
+
+def _progress(stream: CameraStream | BagStream) -> Iterator[Step]:
+    """The steps of a stream, with a bar where a person looks on."""
     if not sys.stderr.isatty():
-        return items
+        return iter(stream)
     try:
         from tqdm import tqdm
     except ImportError:
-        return items
-    total = options.frames if options.loop or source.count is None else min(source.count, options.frames or 1 << 60)
-    return iter(tqdm(items, total=total, unit=" images", leave=False))
+        return iter(stream)
+    return iter(tqdm(stream, total=stream.steps, unit=" messages", leave=False))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="play",
-        description="Publish pictures as a camera (topics image and camera_info). ROS arguments follow --ros-args.",
+        description="Publish pictures as a camera (topics image and camera_info), or the cameras of a bag (its own "
+        "topics). ROS arguments follow --ros-args.",
     )
     parser.add_argument(
         "source",
         nargs="?",
         default=ASTRONAUT,
-        help=f"video, gif, picture, folder of pictures, webcam number, or '{ASTRONAUT}' (default)",
+        help="video, gif, picture, folder of pictures, webcam number, rosbag2 folder or file, "
+        f"or '{ASTRONAUT}' (default)",
     )
-    parser.add_argument("--rate", type=_positive, metavar="HZ", help="images a second (default: the source's)")
-    parser.add_argument("--loop", action="store_true", help="start again at the end")
-    parser.add_argument("--frames", type=positive_integer, metavar="N", help="end after N images")
-    parser.add_argument("--encoding", choices=BYTES_PER_PIXEL, default="bgr8")
     parser.add_argument(
-        "--fov",
-        type=_angle,
-        metavar="DEG",
-        help=f"horizontal field of view (default {FOV:g}; of '{ASTRONAUT}' {ASTRONAUT_FOV:g})",
+        "--rate",
+        type=_positive,
+        metavar="X",
+        help="images a second (default: the source's); of a bag, how many times as fast as it was recorded (default 1)",
     )
-    parser.add_argument("--no-camera-info", action="store_true", help="publish images only")
-    parser.add_argument("--frame-id", default=FRAME_ID)
+    parser.add_argument("--loop", action="store_true", help="start again at the end; stamps of a bag go back, too")
+    parser.add_argument("--frames", type=positive_integer, metavar="N", help="end after N images")
     parser.add_argument("--best-effort", action="store_true", help="best effort, not reliable")
     parser.add_argument(
         "--wait-for-subscribers",
@@ -278,7 +393,31 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="begin when N (default 1) have subscribed the images",
     )
-    parser.add_argument("--wait-timeout", type=float, default=30.0, metavar="S", help="wait so long (default 30)")
+    parser.add_argument(
+        "--wait-for",
+        metavar="TOPIC",
+        help="send an image only when the last one was answered on this topic, with its stamp: none is dropped",
+    )
+    parser.add_argument("--wait-timeout", type=_positive, default=30.0, metavar="S", help="wait so long (default 30)")
+    camera = parser.add_argument_group("all but bags")
+    camera.add_argument("--encoding", choices=BYTES_PER_PIXEL, default="bgr8")
+    camera.add_argument(
+        "--fov",
+        type=_angle,
+        metavar="DEG",
+        help=f"horizontal field of view (default {FOV:g}; of '{ASTRONAUT}' {ASTRONAUT_FOV:g})",
+    )
+    camera.add_argument("--no-camera-info", action="store_true", help="publish images only")
+    camera.add_argument("--frame-id", default=FRAME_ID)
+    bag = parser.add_argument_group("bags")
+    bag.add_argument(
+        "--topics",
+        nargs="+",
+        default=(),
+        metavar="TOPIC",
+        help="play these (default: every CameraInfo and the images beside it, or all images where there is none; TF)",
+    )
+    bag.add_argument("--clock", action="store_true", help="publish the time of the bag on /clock, for use_sim_time")
     return parser
 
 

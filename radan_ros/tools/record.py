@@ -65,7 +65,7 @@ def message_definition(type_name: str) -> str:
 
 
 def type_hash(type_name: str) -> str:
-    """Hash of a message type ("RIHS01_..."), as its package installed it.
+    """Hash of a message type ("RIHS01_..."), as its package installed it, or made from its definition (Humble).
 
     Raises
     ------
@@ -74,9 +74,19 @@ def type_hash(type_name: str) -> str:
     """
     path = _share(type_name, ".json")
     if not path.is_file():
-        raise LookupError(f"{type_name}: {path} is not installed")
+        return _hash_of_definition(type_name)
     hashes = json.loads(path.read_text(encoding="utf-8"))["type_hashes"]
     return str(next(entry["hash_string"] for entry in hashes if entry["type_name"] == type_name))
+
+
+def _hash_of_definition(type_name: str) -> str:
+    from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+    texts: dict[str, str] = {}
+    _collect(type_name, texts)
+    store = get_typestore(Stores.EMPTY)
+    store.register({k: v for name, text in texts.items() for k, v in get_types_from_msg(text, name).items()})
+    return str(store.hash_rihs01(type_name))
 
 
 def _split(type_name: str) -> tuple[str, str, str]:
@@ -237,7 +247,7 @@ class BagRecorder:
         LookupError
             When its type is not installed here, or two types are published under the name.
         """
-        from rclpy.event_handler import SubscriptionEventCallbacks
+        from radan_ros.ros.compat import event_handler, with_message_info
 
         name = self._node.resolve_topic_name(topic)
         if name in self.topics:
@@ -279,10 +289,10 @@ class BagRecorder:
             self._node.create_subscription(
                 kind,
                 name,
-                take,
+                with_message_info(take),
                 matching_qos([offer.qos_profile for offer in offers]),
                 raw=True,
-                event_callbacks=SubscriptionEventCallbacks(message_lost=lose),
+                event_callbacks=event_handler().SubscriptionEventCallbacks(message_lost=lose),
             )
         )
         return True

@@ -304,11 +304,19 @@ def augment(
         points, moved = points[MIRRORED], mirror_parameters(parameters, mirror, affine)
     else:
         moved = move_parameters(parameters, affine)
+    crop = spoil(crop, wide_crop[::-1] if donor is None else donor, rng, settings)
+    return Augmented(crop, moved, points, mirrored)
+
+
+def spoil(
+    crop: NDArray[np.uint8], donor: NDArray[np.uint8], rng: np.random.Generator, settings: AugmentationSettings
+) -> NDArray[np.uint8]:
+    """Spoil the picture of a crop as `augment` does: (120, 120, 3) uint8; `donor` as there."""
     # In the order in which light, things in the way, the camera and the compression come.
     if rng.random() < settings.light_share:
         crop = light(crop, rng)
     if rng.random() < settings.occlusion_share:
-        crop = occlude(crop, wide_crop[::-1] if donor is None else donor, rng, settings.largest_patch)
+        crop = occlude(crop, donor, rng, settings.largest_patch)
     coloured, grey = rng.random() < settings.colour_share, rng.random() < settings.grey_share
     if coloured or grey:
         crop = recolour(crop, rng, coloured=coloured, grey=grey)
@@ -320,7 +328,7 @@ def augment(
         crop = add_noise(crop, rng, settings.noise_std)
     if rng.random() < settings.jpeg_share:
         crop = compress(crop, rng, settings.lowest_quality)
-    return Augmented(crop, moved, points, mirrored)
+    return crop
 
 
 def _box_and_turn(

@@ -338,9 +338,7 @@ class Training:
                 "optimiser_state": self.optimiser.state_dict(),
                 "scaler": self.scaler.state_dict(),
             }
-        part = self.folder / f"{name}.part"
-        _save(content, part)
-        os.replace(part, self.folder / name)
+        save_whole(content, self.folder / name)
 
     def _write_config(self, resume: bool) -> None:
         """Write the configuration; where it is not the one that the training was begun with, say what is another."""
@@ -386,7 +384,8 @@ class Training:
             spec, state = network_state(load_checkpoint(config.init))
             if spec != config.network:
                 raise ValueError(f"{config.init}: a {spec}, not a {config.network}")
-            network.load_state_dict({name: torch.tensor(value) for name, value in state.items()})
+            # A head for presence belongs to the weights that it was trained on: it is left out.
+            network.load_state_dict({name: torch.tensor(state[name]) for name in network.state_dict()})
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         return network.to(self.process.device, memory_format=layout)
 
@@ -399,13 +398,15 @@ def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix("module."): value for name, value in state.items()}
 
 
-def _save(content: dict[str, Any], path: Path) -> None:
-    """As `torch.save`; where it fails, nothing is left of it. Raises OSError."""
+def save_whole(content: dict[str, Any], path: Path) -> None:
+    """As `torch.save`, but the file appears whole or, with an OSError, not at all."""
+    part = path.with_name(f"{path.name}.part")
     try:
-        torch.save(content, path)
+        torch.save(content, part)
     except RuntimeError as error:  # torch's own for a full disk
-        path.unlink(missing_ok=True)
-        raise OSError(f"{path}: cannot be written: {str(error).partition(chr(10))[0]}") from None
+        part.unlink(missing_ok=True)
+        raise OSError(f"{part}: cannot be written: {str(error).partition(chr(10))[0]}") from None
+    os.replace(part, path)
 
 
 def _seed(*numbers: int) -> int:
@@ -476,7 +477,7 @@ def export_model(run: str | Path, folder: str | Path, *, graph: bool = False) ->
         # Vectors are few, and running variances may be beyond half precision.
         tensors = {name: torch.from_numpy(value) for name, value in state.items()}
         half = {name: value.half() if value.ndim > 1 else value for name, value in tensors.items()}
-        _save({"state_dict": half}, folder / "network.pth")
+        save_whole({"state_dict": half}, folder / "network.pth")
     shutil.copyfile(run / WHITENING, folder / WHITENING)
     write_face_model(folder / "face_model.npz", open_face_model(config.face_model))
     lines = {

@@ -148,6 +148,12 @@ def read_labelled_pictures(
     return pictures.take(splits == split)
 
 
+def has_splits(folder: str | Path) -> bool:
+    """Whether the labels of a folder part its pictures by a ``split``; False also where there are no labels."""
+    path = Path(folder) / "labels.npz"
+    return path.is_file() and "split" in _read_arrays(path)
+
+
 def _splits(root: Path, path: Path, content: dict[str, NDArray[Any]], names: NDArray[np.str_]) -> Any:
     """The split of each picture, (n,) str: of its labels, else of the folder's own; None where neither has any."""
     if "split" in content:
@@ -447,6 +453,17 @@ def _mapped(face_model: FaceModel, tasks: list[_Task], workers: int) -> Iterator
         pool.shutdown(cancel_futures=True)
 
 
+def read_photograph(path: Path) -> NDArray[np.uint8]:
+    """Read a picture as (H, W, 3) uint8 BGR; ValueError names a file that is none."""
+    import cv2
+
+    content = np.fromfile(path, np.uint8) if path.is_file() else np.zeros(0, np.uint8)
+    image = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
+    if image is None:
+        raise ValueError(f"{path}: not a picture that can be read")
+    return np.asarray(image, np.uint8)
+
+
 _worker_model: FaceModel | None = None
 
 
@@ -460,14 +477,9 @@ def _start(face_model: FaceModel) -> None:
 
 def _work(task: _Task, face_model: FaceModel | None = None) -> list[tuple[Any, ...]]:
     """The samples of one picture."""
-    import cv2
-
     model = face_model or _worker_model
     assert model is not None
-    content = np.fromfile(task.path, np.uint8) if task.path.is_file() else np.zeros(0, np.uint8)
-    image = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
-    if image is None:
-        raise ValueError(f"{task.path}: not a picture that can be read")
+    image = read_photograph(task.path)
     if not usable(square_from_landmarks(task.landmarks), image.shape[:2]):
         raise ValueError(f"{task.path}: the labels lie outside of the picture, or their face is tiny or huge in it")
     # Of the name, not of the order: the same picture is turned alike in any set.

@@ -257,7 +257,7 @@ class SyntheticFaces:
         at, neutral = model.landmark_points(coefficients) * unit
         person, lights = random_person(rng), random_lights(rng)
         camera = cameras_in_crop(parameters[None])[0]
-        scale, rotation, _ = decompose_camera(camera)
+        rotation = decompose_camera(camera).rotation
         turn = rotation.astype(np.float32)  # head's frame to camera's
 
         # The torso follows the head only in part.
@@ -308,21 +308,37 @@ class SyntheticFaces:
         if self.settings.marks:
             around = np.isin(model.triangles, model.landmarks).any(axis=1)
             colours[model.triangles[around].ravel()] = (0, 255, 0)
-        scale *= _FINER / float(unit)
-        offset = np.append((camera[:2, 3] + MARGIN + 0.5) * _FINER - 0.5, 0).astype(np.float32)
         side = round(WIDE_SIZE * _FINER)
         # Of the closed body nothing is seen from behind.
         away = normals[: len(points), 2] > 0.1
         a, b, c = head.corners
         seen = np.flatnonzero(~(away[a] & away[b] & away[c]))
         triangles = np.concatenate([head.triangles[seen], scene.triangles[len(head.triangles) :]])
-        picture = render([scene.points * np.float32(scale) + offset], triangles, colours, (side, side))
+        picture = render([_finer(self.project(scene.points, camera))], triangles, colours, (side, side))
         result = cv2.resize(self._background(rng), (side, side), interpolation=cv2.INTER_LINEAR)
         cv2.copyTo(picture.colour, (picture.depth == picture.depth).view(np.uint8), result)
         if lens is not None and opacity > 0:
-            lens = lens._replace(points=turned(lens.points, turn) * np.float32(scale) + offset)
+            lens = lens._replace(points=_finer(self.project(turned(lens.points, turn), camera)))
             self._lay_lens(rng, result, picture.depth, lens, opacity)
         return np.asarray(cv2.resize(result, (WIDE_SIZE, WIDE_SIZE), interpolation=cv2.INTER_AREA), np.uint8)
+
+    def project(self, points: Floats, camera: Floats) -> Floats:
+        """Where the crop shows points of the scene: weak perspective, as the network sees. (Another camera: override.)
+
+        Parameters
+        ----------
+        points : (n, 3) float32
+            Metres, from the origin of the head's frame, along the camera's axes: x right, y down, z away.
+        camera : (3, 4) float32
+            Face model to inner crop pixels.
+
+        Returns
+        -------
+        (n, 3) float32
+            x, y in inner crop pixels, third growing away from the viewer.
+        """
+        scale = decompose_camera(camera).scale / self.face_model.unit
+        return np.asarray(points * np.float32(scale) + np.append(camera[:2, 3], np.float32(0)), np.float32)
 
     def _lit(
         self,
@@ -377,6 +393,11 @@ class SyntheticFaces:
         glare = np.exp(-(((along / (0.5 * np.ptp(columns) + 1) - where) / wide) ** 2)) * rng.exponential(0.25)
         before = picture[rows, columns] * (1 - opacity) + colour * opacity
         picture[rows, columns] = np.clip(before + np.minimum(glare, 0.9)[:, None] * (235 - before), 0, 255)
+
+
+def _finer(points: Floats) -> Floats:
+    """Inner crop pixels (n, 3) to pixels of the picture as it is drawn."""
+    return points * np.float32(_FINER) + np.array([(MARGIN + 0.5) * _FINER - 0.5] * 2 + [0], np.float32)
 
 
 def _joined(parts: list[Part]) -> Part:

@@ -1,0 +1,148 @@
+"""What answers images: model, renderer, detector and tracker, opened as the settings say."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from radan_ros.detectors import Detector, open_detector
+from radan_ros.model import Model, open_model
+from radan_ros.networks.runtime import choose
+from radan_ros.pipeline import Pipeline
+from radan_ros.rendering import Renderer
+from radan_ros.ros.parameters import Settings, differences
+from radan_ros.smoothing import Smoothing
+from radan_ros.tracking import Tracker, TrackerSettings
+
+# What a wrong parameter, model or device ends in; anything else is a fault of ours and keeps its traceback.
+OPEN_ERRORS = (ValueError, ImportError, OSError, RuntimeError, MemoryError)
+# The parameters for which the model, and the detector, are opened anew.
+_MODEL = {"model", "device", "threads"}
+_DETECTOR = {"detector", "detector_min_face", "detector_threshold"}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What takes time to open."""
+
+    model: Model
+    renderer: Renderer
+    detector: Detector
+
+
+class Engine:
+    """Model, renderer, detector and tracker; used by one thread at a time; `prepare` may run beside it.
+
+    Parameters
+    ----------
+    settings : Settings
+    logger
+        The node's.
+
+    Raises
+    ------
+    ValueError, ImportError, OSError, RuntimeError
+        Say which parameter, file or device is wrong.
+    """
+
+    def __init__(self, settings: Settings, logger: Any) -> None:
+        self._logger = logger
+        self._settings = settings
+        self.parts = Parts(*_open_model(settings, logger), _open_detector(settings))
+        self.tracker = Tracker(Pipeline(self.parts.model, self.parts.detector), _tracking(settings))
+
+    @property
+    def device(self) -> str:
+        """Where the network runs."""
+        return self.parts.model.network.device
+
+    def prepare(self, settings: Settings) -> Parts:
+        """Open what other settings need anew, beside what is in use; raises as opening the engine does."""
+        changed = differences(self._settings, settings)
+        parts = self.parts
+        if changed & _MODEL:
+            model, renderer = _open_model(settings, self._logger)
+            parts = replace(parts, model=model, renderer=renderer)
+        if changed & _DETECTOR:
+            parts = replace(parts, detector=_open_detector(settings))
+        return parts
+
+    def apply(self, parts: Parts, settings: Settings) -> None:
+        """Go over to prepared parts, which forgets the faces if they are new ones, and to the settings."""
+        if parts is not self.parts:
+            self.tracker.pipeline = Pipeline(parts.model, parts.detector)
+            self.tracker.reset()
+        self.tracker.apply(_tracking(settings))
+        self.parts, self._settings = parts, settings
+
+    def rest(self) -> None:
+        """Forget the faces, and end the detector's thread until the next image."""
+        self.tracker.close()
+
+
+def check(old: Settings, new: Settings) -> None:
+    """Whether what differs between two settings can be opened, without keeping it.
+
+    Raises
+    ------
+    ValueError, ImportError, OSError, RuntimeError
+        Say which parameter, file or device is wrong.
+    """
+    changed = differences(old, new)
+    # Each by itself: when a model and a device are wrong, one of them has to be changed first.
+    if changed & {"model", "threads"}:
+        open_model(new.model or None, device="cpu", threads=new.threads or None)
+    if "device" in changed:
+        choose(new.device, "auto")
+    if changed & _DETECTOR:
+        _open_detector(new)
+
+
+def free_gpu() -> None:
+    """Give memory that nobody refers to any more back to the GPU, where one was used."""
+    gc.collect()
+    torch, cupy = sys.modules.get("torch"), sys.modules.get("cupy")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    if cupy is not None:
+        cupy.get_default_memory_pool().free_all_blocks()
+        cupy.get_default_pinned_memory_pool().free_all_blocks()
+
+
+def _open_model(settings: Settings, logger: Any) -> tuple[Model, Renderer]:
+    """Model and renderer, with compiling and first use paid for."""
+    model = open_model(settings.model or None, device=settings.device, threads=settings.threads or None)
+    face_model, device = model.face_model, model.network.device
+    try:
+        renderer = Renderer(face_model.triangles, face_model.codes, device=device)
+    except (ImportError, RuntimeError) as e:
+        if settings.device != "auto" or device == "cpu":
+            raise ValueError(f"renderer on {device}: {e}") from None
+        logger.warning(f"rendering on the CPU: {e}")
+        renderer = Renderer(face_model.triangles, face_model.codes)
+    Pipeline(model).regress(np.zeros((120, 120, 3), np.uint8), [np.array([0, 0, 120, 120], np.float32)])
+    renderer.render(face_model.mean[None] * np.float32(face_model.unit), (32, 32))
+    return model, renderer
+
+
+def _open_detector(settings: Settings) -> Detector:
+    return open_detector(
+        settings.detector, min_face=settings.detector_min_face or None, threshold=settings.detector_threshold
+    )
+
+
+def _tracking(settings: Settings) -> TrackerSettings:
+    return TrackerSettings(
+        detection_period=settings.detection_period,
+        search_period=settings.search_period,
+        max_faces=settings.max_faces,
+        min_confidence=settings.min_confidence,
+        confirm_images=settings.confirm_images,
+        retain=settings.retain,
+        deterministic=settings.deterministic_ids,
+        smoothing=Smoothing(settings.smoothing) if settings.smoothing else None,
+    )

@@ -1,0 +1,55 @@
+"""How topics are made: their quality of service, which parameters can override, and what all views share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+
+
+def sensor() -> QoSProfile:
+    """For images and CameraInfo. Newest frame wins: a queue would only make the answer older."""
+    return QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+def reliable(depth: int = 10) -> QoSProfile:
+    """For what is published of each image."""
+    return QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE)
+
+
+def latched() -> QoSProfile:
+    """For what is published once; late subscribers get it."""
+    return QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+def publisher(node: Node, kind: Any, topic: str, profile: QoSProfile) -> Any:
+    """A publisher whose QoS can be overridden by parameters. `profile` is changed by them: give a new one each time."""
+    options = QoSOverridingOptions.with_default_policies()
+    return node.create_publisher(kind, topic, profile, qos_overriding_options=options)
+
+
+def subscription(node: Node, kind: Any, topic: str, callback: Any, profile: QoSProfile) -> Any:
+    """A subscription whose QoS can be overridden by parameters, as in `publisher`."""
+    options = QoSOverridingOptions.with_default_policies()
+    return node.create_subscription(kind, topic, callback, profile, qos_overriding_options=options)
+
+
+class View:
+    """A topic with a message for an image, only while somebody subscribes: what such outputs share."""
+
+    def __init__(self, node: Node, kind: Any, topic: str) -> None:
+        self._node = node
+        self._publisher = publisher(node, kind, topic, reliable())
+
+    def wanted(self) -> bool:
+        """Whether somebody subscribes."""
+        return bool(self._publisher.get_subscription_count())
+
+    def clear(self) -> None:
+        """Nothing of it stays on show."""
+
+    def destroy(self) -> None:
+        """Remove the publisher."""
+        self._node.destroy_publisher(self._publisher)

@@ -1,0 +1,245 @@
+"""The thread that answers images: it takes the newest one, asks the tracker, and publishes. No algorithm here."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Any, Generic, TypeVar
+
+from rclpy.clock import Clock
+from sensor_msgs.msg import CompressedImage
+
+from radan_ros.camera import CameraModel
+from radan_ros.metric import MetricFace, metric_face, seen_face
+from radan_ros.ros.answer import Answer
+from radan_ros.ros.diagnostics import STAGES, Report
+from radan_ros.ros.engine import Engine
+from radan_ros.ros.images import compressed_to_bgr, image_to_bgr
+from radan_ros.ros.outputs import Outputs
+from radan_ros.ros.subscriptions import Arrival, seconds_of
+from radan_ros.tracking import Track
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Worker(Generic[Item]):
+    """A thread that works on the newest item left for it, and runs calls between two items.
+
+    Parameters
+    ----------
+    work : callable
+        Takes an item; must not raise.
+    """
+
+    def __init__(self, work: Callable[[Item], None]) -> None:
+        self._work = work
+        self._condition = threading.Condition()
+        self._item: Item | None = None
+        self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="radan_worker", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def put(self, item: Item) -> bool:
+        """Leave an item; True when one that nobody took was replaced."""
+        with self._condition:
+            replaced = self._item is not None
+            self._item = item
+            self._condition.notify()
+            return replaced
+
+    def discard(self) -> bool:
+        """Take back an item that nobody took; whether there was one."""
+        with self._condition:
+            waited = self._item is not None
+            self._item = None
+            return waited
+
+    def call(self, function: Callable[[], Result]) -> Result:
+        """Run a function in the thread, between two items: what it returns or raises.
+
+        Raises
+        ------
+        RuntimeError
+            When the thread ends before it gets to it.
+        """
+        done: Future[Result] = Future()
+        with self._condition:
+            if self._stopping or not self.alive():
+                raise RuntimeError("the worker has ended")
+            self._calls.append((function, done))
+            self._condition.notify()
+        return done.result()
+
+    def stop(self, timeout: float | None = None) -> bool:
+        """Let it finish its item, and end it: whether it has ended within `timeout` seconds (default: for ever)."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify()
+        self._thread.join(timeout)
+        return not self.alive()
+
+    def _run(self) -> None:
+        try:
+            while True:
+                with self._condition:
+                    self._condition.wait_for(lambda: self._stopping or self._calls or self._item is not None)
+                    if self._stopping:
+                        return
+                    call = self._calls.popleft() if self._calls else None
+                    item = None
+                    if call is None:
+                        item, self._item = self._item, None
+                if call is not None:
+                    _fulfil(*call)
+                elif item is not None:
+                    self._work(item)
+        finally:
+            with self._condition:
+                self._stopping = True
+                for _, done in self._calls:
+                    done.set_exception(RuntimeError("the worker has ended"))
+
+
+def _fulfil(function: Callable[[], Any], done: Future[Any]) -> None:
+    try:
+        done.set_result(function())
+    except Exception as e:  # whoever called gets it
+        done.set_exception(e)
+
+
+class Answerer:
+    """Answers one image after the other, in the worker's thread.
+
+    Parameters
+    ----------
+    engine : Engine
+    outputs : Outputs
+    report : Report
+    clock : Clock
+        The node's.
+    topic : str
+        Of the images.
+    camera_of : callable
+        Takes (height, width) and frame of an image: its `CameraModel`.
+
+    Attributes
+    ----------
+    engine : Engine
+    newest : Answer or None
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        outputs: Outputs,
+        report: Report,
+        clock: Clock,
+        topic: str,
+        camera_of: Callable[[tuple[int, int], str], CameraModel],
+    ) -> None:
+        self.engine = engine
+        self.newest: Answer | None = None
+        self._detections = engine.tracker.detections
+        self._outputs = outputs
+        self._report = report
+        self._clock = clock
+        self._topic = topic
+        self._camera_of = camera_of
+
+    def __call__(self, arrival: Arrival) -> None:
+        """Answer an image; whatever goes wrong is reported, and the next one is answered."""
+        try:
+            self._answer(arrival)
+        except Exception as e:  # the node outlives whatever one image does to it
+            self._report.bad(f"{self._topic}: {type(e).__name__}: {e}")
+            self._report.logger.debug(traceback.format_exc())
+
+    def forget(self) -> None:
+        """Forget the faces that are followed, and take them from the views."""
+        self.engine.tracker.reset()
+        self.hide()
+
+    def hide(self) -> None:
+        """Take the faces from the views, for the next image to show again."""
+        self._report.statistics.forget_faces()
+        self._outputs.clear()
+
+    def _answer(self, arrival: Arrival) -> None:
+        message, header = arrival.message, arrival.message.header
+        sent, taken = seconds_of(header), self._now()
+        clock = [time.perf_counter()]
+
+        def lap() -> float:
+            clock.append(time.perf_counter())
+            return clock[-1] - clock[-2]
+
+        seconds = {"transport": arrival.time - sent, "waiting": taken - arrival.time}
+        compressed = isinstance(message, CompressedImage)
+        try:
+            image = compressed_to_bgr(message) if compressed else image_to_bgr(message)
+        except ValueError as e:
+            self._report.bad(f"{self._topic}: {e}")
+            return
+        seconds["decoding"] = lap()
+        tracks = self.engine.tracker(image, sent)
+        seconds["network"] = lap()
+        if self._detections != self.engine.tracker.detections:
+            self._detections = self.engine.tracker.detections
+            seconds["detection"] = self.engine.tracker.detector_seconds
+        camera = self._camera_of((image.shape[0], image.shape[1]), header.frame_id)
+        placed = self._in_metres(tracks, camera)
+        seconds["metric"] = lap()
+        answer = Answer(
+            header,
+            image,
+            camera,
+            self.engine.parts.model.face_model,
+            [track for track, _ in placed],
+            [metric for _, metric in placed],
+            self.engine.parts.renderer,
+            seconds,
+        )
+        self.newest = answer
+        # What a robot steers by goes out first; pictures and meshes of the same image follow.
+        self._outputs.faces.publish(answer)
+        seconds["stamp_to_faces"] = self._now() - sent
+        seconds["publishing"] = lap()
+        self._outputs.publish_views(answer)
+        seconds["publishing_views"] = lap() - seconds.get("rendering", 0.0)
+        ids = frozenset(track.id for track in answer.tracks)
+        self._report.statistics.answered(ids, seconds)
+        if placed:
+            self._report.once("first face", f"first face: {placed[0][1].pose.translation[2]:.2f} m away")
+        self._report.logger.debug(
+            f"{len(placed)} faces; ms: "
+            + " ".join(f"{stage} {1e3 * seconds[stage]:.1f}" for stage in STAGES if stage in seconds)
+        )
+
+    def _in_metres(self, tracks: list[Track], camera: CameraModel) -> list[tuple[Track, MetricFace]]:
+        out = []
+        for track in tracks:
+            try:
+                metric = metric_face(track.face, self.engine.parts.model.face_model, camera)
+                # What is published of the face in the image is what the camera sees of the head in metres.
+                out.append((replace(track, face=seen_face(track.face, metric)), metric))
+            except ValueError as e:
+                self._report.statistics.count("failed_fits")
+                self._report.complain(f"face {track.id}: {e}")
+        return out
+
+    def _now(self) -> float:
+        return float(self._clock.now().nanoseconds) * 1e-9

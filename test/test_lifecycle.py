@@ -1,0 +1,366 @@
+"""The real node's lifecycle over DDS: every transition, also while images stream in; what it tells of its state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("radan_ros.msg", reason="needs ROS and the built package: make test")
+from diagnostic_msgs.msg import DiagnosticStatus
+from lifecycle_msgs.msg import State, Transition, TransitionEvent
+from lifecycle_msgs.srv import ChangeState, GetAvailableStates, GetAvailableTransitions
+from radan_ros.srv import SaveMeshes
+from ros_client import AT_ONCE, OUTPUTS, Client, Process, camera, connected, running_node
+from sensor_msgs.msg import CompressedImage
+from std_srvs.srv import SetBool, Trigger
+from test_export import READERS
+
+LIFECYCLE = "radan_lifecycle_node"
+NODE, IMAGE = "/life/radan", "/life/image"
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[Process]:
+    """One node that waits for transitions; each test leaves it unconfigured."""
+    with running_node("-r", "__ns:=/life", "-p", "device:=cpu", program=LIFECYCLE) as process:
+        yield process
+        assert process.alive(), process.log()
+        status, _ = process.interrupt()
+        assert status == 0 and "Traceback" not in process.log(), process.log()
+
+
+@pytest.fixture(scope="module")
+def load(node: Process) -> Iterator[Process]:
+    """A camera at 30 Hz."""
+    with camera(IMAGE) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def client(node: Process) -> Iterator[Client]:
+    with connected(NODE, IMAGE, outputs=("faces",), active=False) as found:
+        yield found
+
+
+def answered(client: Client) -> None:
+    """Wait for an answer with a face that comes from now on."""
+    seen = len(client.received["faces"])
+    client.wait(lambda: any(m.faces for m in client.received["faces"][seen:]), "a face")
+
+
+def topics(client: Client) -> set[str]:
+    """The node's outputs that are there."""
+    return {name for name in OUTPUTS if client.count_publishers(f"{NODE}/{name}")}
+
+
+def test_the_states_one_after_the_other(client: Client, load: Process) -> None:
+    events: list[Any] = []
+    client.create_subscription(TransitionEvent, f"{NODE}/transition_event", events.append, 10)
+    client.wait(lambda: client.count_publishers(f"{NODE}/transition_event"), "transition_event")
+    assert client.state() == "unconfigured" and not topics(client)
+    client.summary(lambda level, text: level == DiagnosticStatus.OK and text == "unconfigured", "its state")
+
+    assert client.change("configure")
+    assert client.state() == "inactive"
+    client.wait(lambda: topics(client) == set(OUTPUTS), "the publishers")
+    assert client.count_subscribers(IMAGE) == 0 and not client.received["faces"], "not subscribed yet"
+    client.diagnostics(lambda v: v["state"] == "inactive" and v["device"] == "cpu", "state and device")
+
+    assert client.change("activate")
+    answered(client)
+    assert client.state() == "active"
+    values = client.diagnostics(lambda v: v["state"] == "active" and float(v["rate_out"]) > 1, "rates")
+    assert {"transport_ms_p50", "network_ms_p99", "publishing_ms_p50", "detection_ms_p50", "model"} <= set(values)
+    assert int(values["detections"]) > 0 and int(values["tracks_new"]) >= 1
+
+    assert client.change("deactivate")
+    client.wait(lambda: client.count_subscribers(IMAGE) == 0, "the subscription to go")
+    assert client.state() == "inactive" and topics(client) == set(OUTPUTS)
+    client.diagnostics(lambda v: v["state"] == "inactive" and v["faces"] == "0", "no faces")
+
+    assert client.change("cleanup")
+    client.wait(lambda: not topics(client), "the publishers to go")
+    assert client.state() == "unconfigured"
+    names = [(e.start_state.label, e.goal_state.label) for e in events]
+    for step in (("unconfigured", "configuring"), ("activating", "active"), ("deactivating", "inactive")):
+        assert step in names
+
+
+def test_what_tools_ask_of_it_is_answered(client: Client) -> None:
+    states = client.call(GetAvailableStates, "get_available_states").available_states
+    assert {"unconfigured", "inactive", "active", "finalized"} <= {state.label for state in states}
+    transitions = client.call(GetAvailableTransitions, "get_available_transitions").available_transitions
+    assert {t.transition.label for t in transitions} == {"configure", "shutdown"}
+
+
+def test_impossible_transitions_are_refused_and_harm_nobody(node: Process, client: Client) -> None:
+    assert not client.change("activate") and not client.change("cleanup") and not client.change("fly")
+    wrong = Transition(id=Transition.TRANSITION_DEACTIVATE)
+    assert not client.call(ChangeState, "change_state", transition=wrong).success
+    assert client.state() == "unconfigured" and node.alive()
+
+
+def test_services_say_why_they_cannot(client: Client) -> None:
+    for kind, name in ((Trigger, "reset"), (SetBool, "pause"), (SaveMeshes, "save_meshes")):
+        answer = client.call(kind, name)
+        assert not answer.success and "unconfigured" in answer.message
+
+
+def test_parameters_change_in_every_state(client: Client, load: Process) -> None:
+    for state, transition in (("unconfigured", "configure"), ("inactive", "activate"), ("active", "deactivate")):
+        assert client.state() == state
+        assert client.set(max_faces=3)[0].successful
+        for name, value in (("model", "/nowhere"), ("device", "cuda:77"), ("detector", "magic")):
+            assert not client.set(**{name: value})[0].successful, (state, name)
+        assert client.set(max_faces=5, detector_threshold=0.1)[0].successful
+        assert client.get("max_faces") == [5] and client.change(transition)
+    assert client.change("cleanup")
+    client.set(max_faces=10, detector_threshold=0.2)
+
+
+def test_transitions_under_load_leave_nothing_behind(node: Process, client: Client, load: Process) -> None:
+    def cycle(deep: bool) -> None:
+        if deep:
+            assert client.change("configure")
+        assert client.change("activate")
+        answered(client)
+        assert client.change("deactivate")
+        if deep:
+            assert client.change("cleanup")
+
+    for _ in range(2):
+        cycle(deep=True)
+    threads, memory = node.status("Threads"), node.status("VmRSS")
+    for _ in range(3):
+        cycle(deep=True)
+    assert client.change("configure")
+    for _ in range(5):
+        cycle(deep=False)
+    assert client.change("cleanup")
+    assert node.status("Threads") <= threads, "no thread is left"
+    assert node.status("VmRSS") < memory + 30_000, "less than 30 MB more"
+    assert node.alive() and "Traceback" not in node.log(), node.log()
+
+
+def test_a_configuration_that_fails_leaves_it_unconfigured_with_the_reason(tmp_path: Path) -> None:
+    with running_node("-r", "__ns:=/wrong", "-p", f"model:={tmp_path / 'm'}", program=LIFECYCLE) as process:
+        with connected("/wrong/radan", "/wrong/image", active=False) as client:
+            assert not client.change("configure")
+            assert client.state() == "unconfigured"
+            reason = client.summary(lambda level, _: level == DiagnosticStatus.ERROR, "an error")
+            assert str(tmp_path / "m") in reason and reason in process.log()
+            assert not client.change("activate") and "Traceback" not in process.log(), process.log()
+            assert client.set(model="")[0].successful and client.change("configure"), "mended"
+            client.summary(lambda level, text: level == DiagnosticStatus.OK and text == "inactive", "no error")
+            # From inactive; from active and unconfigured below and in main() on a signal.
+            assert client.change("shutdown") and client.state() == "finalized"
+            client.summary(lambda level, text: text == "finalized", "the end")
+            assert process.alive() and process.interrupt()[0] == 0, process.log()
+
+
+def test_shutdown_from_active_under_load(astronaut: np.ndarray) -> None:
+    with running_node("-r", "__ns:=/ended") as process, camera("/ended/image"):
+        with connected("/ended/radan", "/ended/image", outputs=("faces",)) as client:
+            answered(client)
+            assert client.change("shutdown") and client.state() == "finalized"
+            client.wait(lambda: client.count_subscribers("/ended/image") == 0, "the subscription to go")
+            assert process.alive() and process.interrupt()[0] == 0
+            assert "Traceback" not in process.log(), process.log()
+
+
+def test_a_fault_of_ours_is_told_and_can_be_recovered_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    import rclpy
+    from rclpy.lifecycle import TransitionCallbackReturn
+
+    from radan_ros.ros.node import RadanNode
+
+    outermost = not rclpy.ok()
+    if outermost:
+        rclpy.init()
+    node = RadanNode()
+    try:
+        monkeypatch.setattr(node, "_configure", lambda: {}["fault"])
+        assert node.trigger_configure() == TransitionCallbackReturn.ERROR
+        assert "KeyError" in node._problem and node._state == "unconfigured"
+        assert node._state_machine.current_state[0] == State.PRIMARY_STATE_UNCONFIGURED
+    finally:
+        node.close()
+        node.destroy_node()
+        if outermost:
+            rclpy.shutdown()
+
+
+# --------------------------------------------------------------------------------- an active node among cameras
+
+
+@pytest.fixture(scope="module")
+def active() -> Iterator[Process]:
+    with running_node("-r", "__ns:=/live", "-p", "camera_timeout:=1.6", *AT_ONCE) as process:
+        yield process
+        assert process.alive() and "Traceback" not in process.log(), process.log()
+
+
+@pytest.fixture(scope="module")
+def live(active: Process) -> Iterator[Client]:
+    with connected("/live/radan", "/live/image") as found:
+        yield found
+
+
+def test_a_camera_that_never_came_stops_or_comes_back_is_told(active: Process, live: Client, astronaut: Any) -> None:
+    live.summary(lambda level, text: level == DiagnosticStatus.WARN and "/live/image" in text, "no camera yet")
+
+    def well() -> bool:
+        return live.ask(live.image(astronaut)) and live.status() == DiagnosticStatus.OK
+
+    live.wait(well, "all well")
+    live.summary(lambda level, text: level == DiagnosticStatus.WARN and "no image on" in text, "a silent camera")
+    live.wait(well, "all well again")
+    assert "images come again" in active.log()
+
+
+def test_reset_forgets_the_faces(live: Client, astronaut: Any) -> None:
+    [before] = live.ask(live.image(astronaut))["faces"].faces
+    [again] = live.ask(live.image(astronaut))["faces"].faces
+    assert again.id == before.id
+    assert live.call(Trigger, "reset").success
+    [after] = live.ask(live.image(astronaut))["faces"].faces
+    assert after.id > before.id, "an id is never given twice"
+
+
+def test_a_paused_node_counts_images_and_answers_none(live: Client, astronaut: Any) -> None:
+    live.ask(live.image(astronaut))
+    try:
+        answer = live.call(SetBool, "pause", data=True)
+        assert answer.success and answer.message == "paused"
+        before = live.diagnostics(lambda v: v["state"] == "paused" and v["faces"] == "0", "its state")
+        answers = len(live.received["faces"])
+        for count in (1, 2):
+            live.images.publish(live.image(astronaut))
+            wanted = int(before["paused"]) + count
+            values = live.diagnostics(lambda v, n=wanted: int(v["paused"]) >= n, "a counted image")
+        assert values["processed"] == before["processed"] and len(live.received["faces"]) == answers
+        assert live.status() == DiagnosticStatus.OK, "a paused node does not wait for the camera"
+    finally:
+        assert live.call(SetBool, "pause", data=False).success
+    assert len(live.ask(live.image(astronaut))["faces"].faces) == 1
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_meshes_are_saved_as_they_were_published(live: Client, couple: Any, tmp_path: Path, name: str) -> None:
+    message = live.image(couple)
+    published = live.ask(message, ("meshes",))["meshes"].meshes
+    stamp = message.header.stamp
+    answer = live.call(SaveMeshes, "save_meshes", folder=str(tmp_path / "new" / "folder"), format=name)
+    assert answer.success, answer.message
+    expected = [f"face_{mesh.id}_{stamp.sec * 10**9 + stamp.nanosec}.{name}" for mesh in published]
+    assert sorted(Path(path).name for path in answer.files) == sorted(expected) and len(expected) == 2
+    assert all(Path(path).parent == tmp_path / "new" / "folder" for path in answer.files)
+    topology = live.topology()
+    for mesh, path in zip(published, answer.files, strict=True):
+        vertices, triangles, colours = READERS[name](Path(path))
+        in_camera = np.asarray(mesh.vertices).reshape(-1, 3)
+        assert np.allclose(vertices * [1, -1, -1], in_camera, atol=1e-6), "upright: y up, z to the viewer"
+        assert np.array_equal(triangles, np.asarray(topology.triangles).reshape(-1, 3))
+        red, _, blue = colours[topology.landmarks[30]]  # the tip of the nose
+        assert red > blue + 20, "the colour of skin, red first"
+
+
+def test_what_cannot_be_saved_is_said(live: Client, astronaut: Any, tmp_path: Path) -> None:
+    live.ask(live.image(astronaut))
+    file = tmp_path / "file"
+    file.write_text("")
+    for folder, name, words in ((tmp_path, "stl", "stl"), (file, "ply", str(file)), (file / "below", "", str(file))):
+        answer = live.call(SaveMeshes, "save_meshes", folder=str(folder), format=name)
+        assert not answer.success and words in answer.message and not answer.files
+    live.ask(live.image(np.zeros((64, 64, 3), np.uint8)))
+    answer = live.call(SaveMeshes, "save_meshes", folder=str(tmp_path))
+    assert not answer.success and "no face" in answer.message
+
+
+def test_a_camera_info_of_another_frame_is_said_once(active: Process, live: Client, astronaut: Any) -> None:
+    from test_node import camera_info
+
+    info = camera_info(512, 512, 500.0)
+    info.header.frame_id = "another_frame"
+    live.infos.publish(info)
+    live.wait(lambda: live.ask(live.image(astronaut))["faces"].metric, "the calibration in use")
+    for _ in range(3):
+        assert live.ask(live.image(astronaut))["faces"].header.frame_id == "camera_optical_frame"
+    assert active.log().count("another_frame") == 1
+
+
+def test_a_late_subscriber_gets_pictures_from_then_on(live: Client, astronaut: Any) -> None:
+    live.ask(live.image(astronaut))
+    with_client = len(live.received["depth"])
+    answers = live.ask(live.image(astronaut), tuple(OUTPUTS))
+    assert len(live.received["depth"]) > with_client and np.asarray(answers["depth"].data).size == 4 * 512 * 512
+
+
+def test_two_cameras_have_a_node_each(astronaut: np.ndarray, couple: np.ndarray) -> None:
+    with running_node("-r", "__ns:=/left", *AT_ONCE), running_node("-r", "__ns:=/right", *AT_ONCE):
+        with (
+            connected("/left/radan", "/left/image", outputs=("faces",)) as left,
+            connected("/right/radan", "/right/image", outputs=("faces",)) as right,
+        ):
+            for _ in range(3):
+                mine, other = left.image(astronaut), right.image(couple)
+                left.images.publish(mine)
+                assert len(right.ask(other)["faces"].faces) == 2
+                assert len(left.ask(mine)["faces"].faces) == 1
+            for client, own in ((left, mine), (right, other)):
+                answers = {(m.height, m.width) for m in client.received["faces"]}
+                assert answers == {(own.height, own.width)}, "nothing of the other camera"
+
+
+# ---------------------------------------------------------------------------------------------- compressed images
+
+
+def test_compressed_images_are_answered_as_raw_ones(astronaut: np.ndarray) -> None:
+    grey = cv2.cvtColor(astronaut, cv2.COLOR_BGR2GRAY)
+    cases = [
+        ("bgr8; jpeg compressed bgr8", ".jpg", astronaut),
+        ("rgb8; jpeg compressed bgr8", ".jpg", astronaut),
+        ("jpeg", ".jpg", astronaut),
+        ("rgb8; png compressed rgb8", ".png", astronaut[..., ::-1]),
+        ("mono8; jpeg compressed ", ".jpg", grey),
+        ("mono16; png compressed ", ".png", grey.astype(np.uint16) * 257),
+        ("bgra8; png compressed bgra8", ".png", np.dstack([astronaut, grey])[..., [2, 1, 0, 3]]),
+    ]
+    remaps = ("-r", "__ns:=/small", "-r", "image:=/small/cam/image_raw")
+    with running_node(*remaps, "-p", "image_transport:=compressed", *AT_ONCE) as process:
+        with connected("/small/radan", "/small/cam/image_raw", outputs=("faces",), active=False) as client:
+            client.images = client.create_publisher(CompressedImage, "/small/cam/image_raw/compressed", 5)
+            client.wait(client.images.get_subscription_count, "the node's subscription")
+            assert client.count_subscribers("/small/cam/image_raw") == 0
+
+            def message(name: str, data: bytes) -> CompressedImage:
+                return CompressedImage(header=client.image(grey).header, format=name, data=data)
+
+            landmarks = []
+            for name, suffix, pixels in cases:
+                asked = message(name, cv2.imencode(suffix, pixels)[1].tobytes())
+                answer = client.ask(asked)["faces"]
+                assert answer.header == asked.header and (answer.height, answer.width) == (512, 512)
+                [face] = answer.faces
+                landmarks.append(np.asarray(face.landmarks_px))
+            assert np.abs(np.array(landmarks) - landmarks[0]).max() < 12, "dlib's boxes move a little with the colours"
+            png = cv2.imencode(".png", astronaut)[1].tobytes()
+            bad = {
+                "no JPEG or PNG": message("jpeg", b"not a picture"),
+                "0 bytes": message("png", b""),
+                "depth image": message("16UC1; compressedDepth", png),
+                "does not fit": message(
+                    "bayer_rggb8; png compressed bgra8", cv2.imencode(".png", cases[-1][2])[1].tobytes()
+                ),
+            }
+            for words, wrong in bad.items():
+                client.images.publish(wrong)
+                client.wait(lambda words=words: words in process.log(), words)
+            values = client.diagnostics(lambda v: int(v["bad"]) == len(bad), "all counted")
+            assert words in values["last_bad_message"] and "image_raw/compressed" in values["last_bad_message"]
+            assert len(client.ask(message("png", png))["faces"].faces) == 1 and process.alive()
