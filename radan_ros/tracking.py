@@ -21,17 +21,8 @@ from radan_ros.cues import Motion, colours, difference, moved
 from radan_ros.detection_worker import DetectionWorker
 from radan_ros.face import Detection, Face
 from radan_ros.pipeline import Pipeline, check_image
-from radan_ros.pose import consistency
 from radan_ros.smoothing import FaceSmoother, Smoothing
 
-# A network that looks at no face answers with a camera that is no scaled rotation, or with a face that is smaller than
-# the square it was cropped by. Ratio of the camera's two scales, and of the sides of two squares in a row, measured on
-# single photographs with the built-in network: 642 faces at least 0.97 and 0.96 but for 0.5 % of them, on
-# clips of strong expressions at least 0.92 and 0.92; 520 pieces of background 0.95 and 0.84 at the median. Both bounds
-# together let 16 % of the background through, in every image anew. With 3DDFA_V2's MobileNet: faces at least 0.94 and
-# 0.94, background 0.62 and 0.87 at the median. They are asked beside the confidence: not every model has one to tell.
-LEAST_CONSISTENCY = 0.90
-LEAST_SIZE = 0.90
 # A track that more than this many detections in a row did not confirm is dropped unless the network is this sure of
 # it: a frontal detector misses turned faces that are followed well.
 MAX_MISSES = 2
@@ -108,7 +99,7 @@ class TrackerSettings:
         Faces beyond this many are left out, the least sure first.
     min_confidence : float
         0 .. 1: a face that the network is less sure of counts as not seen. A face begins, or comes back, only
-        somewhat above it. Without effect where the model tells no confidence.
+        somewhat above it.
     confirm_images : int
         Images in a row in which a face must be seen before it is reported.
     retain : float
@@ -498,20 +489,12 @@ class Tracker:
     def _fits(self, face: Face, *, start: bool) -> bool:
         """Whether an answer is sure enough for a face that begins or comes back (`start`), or is followed."""
         least = self._settings.min_confidence
-        unsure = face.confidence < (least + SURER * (1 - least) if start else least)  # False where it is not known
-        return not unsure and is_face(face)
+        return face.confidence >= (least + SURER * (1 - least) if start else least)
 
     def _smoother(self) -> FaceSmoother | None:
         if self._settings.smoothing is None:
             return None
         return FaceSmoother(self.pipeline.model.face_model, self._settings.smoothing)
-
-
-def is_face(face: Face) -> bool:
-    """Whether an answer for a square around a face looks as if one had been there."""
-    left, _, right, _ = boxes.square_from_landmarks(face.landmarks)
-    size = float(right - left) / float(face.roi[2] - face.roi[0])
-    return consistency(face.camera) >= LEAST_CONSISTENCY and size >= LEAST_SIZE
 
 
 def _distance(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:

@@ -20,7 +20,6 @@ from radan_ros.model import builtin_model
 from radan_ros.networks import load_checkpoint, network_state
 from radan_ros.pose import consistency, euler_from_rotation
 from radan_ros.tools import reconstruct
-from radan_ros.tracking import LEAST_CONSISTENCY, is_face
 from radan_ros.training.augmentation import MIRRORED
 
 EYES = float(np.linalg.norm(np.subtract(ASTRONAUT_MARKS[36], ASTRONAUT_MARKS[45])))  # pixels
@@ -109,7 +108,8 @@ def test_a_box_that_is_off_moves_the_landmarks_little(pipeline: Pipeline, face: 
     faces = pipeline.regress(astronaut, list(np.hstack([centres - halves, centres + halves])))
     distances = np.array([error(f.landmarks, face.landmarks) for f in faces])
     assert len(faces) == 20 and distances.mean() < 0.03 and distances.mean(axis=1).max() < 0.05
-    assert min(consistency(f.camera) for f in faces) > LEAST_CONSISTENCY
+    assert min(consistency(f.camera) for f in faces) > 0.9, "cameras are nearly rotations"
+    assert min(f.confidence for f in faces) > 0.9
 
 
 def test_her_head_is_upright_frontal_and_as_large_as_heads_are(builtin: Model, face: Face) -> None:
@@ -123,17 +123,6 @@ def test_her_head_is_upright_frontal_and_as_large_as_heads_are(builtin: Model, f
     pose = metric_face(face, builtin.face_model, PORTRAIT).pose
     assert np.isclose(pose.translation[2], PORTRAIT.matrix[0, 0] * 0.088 / EYES, rtol=0.12)
     assert pose.residual < 0.04 * EYES
-
-
-def test_what_is_no_face_mostly_looks_like_none(pipeline: Pipeline, face: Face, astronaut: np.ndarray) -> None:
-    corners = [(x, y) for x in range(0, 400, 56) for y in range(230, 400, 56)]
-    corners += [(380, y) for y in range(0, 230, 56)] + [(10, 60), (20, 20)]
-    answers = pipeline.regress(astronaut, [(x, y, x + 112, y + 112) for x, y in corners])
-    followed = [pipeline.regress(astronaut, [boxes.square_from_landmarks(answer.landmarks)])[0] for answer in answers]
-    assert len(followed) == 39 and np.mean([is_face(answer) for answer in followed]) < 0.35
-    [again] = pipeline.regress(astronaut, [boxes.square_from_landmarks(face.landmarks)])
-    assert is_face(again)
-    assert consistency(face.camera) > LEAST_CONSISTENCY + 0.03
 
 
 def test_reconstruct_writes_what_the_pipeline_answers(

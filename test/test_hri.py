@@ -450,7 +450,7 @@ def listen(client: Client, name: str, kind: Any, topic: str) -> list[Any]:
 
 def answered(client: Client, pixels: np.ndarray, faces: int, *topics: str) -> tuple[Image, dict[str, Any]]:
     """Show the node a picture until so many faces are on the list: the message, and its answers."""
-    for _ in range(20):
+    for _ in range(60):  # two seconds: a face stays on the list for `retain`
         message = client.image(pixels, frame="head_camera")
         answers = client.ask(message, ("faces", "tracked", *topics))
         if len(answers["tracked"].ids) == faces == len(answers["faces"].faces):
