@@ -81,13 +81,13 @@ class Smoothing:
     """
 
     strength: float = 1.0
-    pose_rest: float = 0.27
-    pose_surprise: float = 25.0
-    pose_speed: float = 3.9
+    pose_rest: float = 0.26
+    pose_surprise: float = 20.0
+    pose_speed: float = 6.0
     expression_rest: float = 0.2
-    expression_surprise: float = 240.0
+    expression_surprise: float = 400.0
     expression_speed: float = 1.3
-    fastest: float = 2.7
+    fastest: float = 2.5
     shape_time: float = 5.0
     longest_gap: float = 1.0
 

@@ -219,6 +219,7 @@ def test_a_camera_that_never_came_stops_or_comes_back_is_told(active: Process, l
 
     live.wait(well, "all well")
     live.summary(lambda level, text: level == DiagnosticStatus.WARN and "no image on" in text, "a silent camera")
+    live.diagnostics(lambda v: v["faces"] == "0", "faces taken from the views")
     live.wait(well, "all well again")
     assert "images come again" in active.log()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -34,7 +35,7 @@ from radan_ros.ros.subscriptions import Arrival, Calibration, Input, image_topic
 from radan_ros.ros.worker import Answerer, Worker
 
 DIAGNOSTIC_PERIOD = 1.0  # seconds
-LAST_WORK = 1.5  # seconds that the image at work has to end when the program does
+LAST_WORK = 1.0  # seconds that what is at work, an image or the start, has to end when the program does
 
 
 @dataclass
@@ -249,6 +250,9 @@ class RadanNode(LifecycleNode):
                 state = "paused"
             else:
                 silence = session.input.silence(self.settings.camera_timeout)
+                if silence and session.answerer.shows:  # nobody is there, as far as the node can tell
+                    with contextlib.suppress(RuntimeError):  # the worker has ended
+                        session.worker.call(session.answerer.hide)
         bad = self.statistics.last_bad if self.statistics.bad_lately(now) else ""
         level, summary = assess(state, problem=self._problem, silence=silence, bad=bad)
         rate_in, rate_out = self.statistics.rates(now)
@@ -314,13 +318,14 @@ def main(args: list[str] | None = None, *, start: bool = True) -> int:
     start : bool
         Configure and activate the node; otherwise it waits to be told.
     """
-    stop = threading.Event()
-    ready = False
+    stop, ready = threading.Event(), False
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         stop.set()
-        if not ready:
-            raise KeyboardInterrupt
+        if not ready:  # opening a model cannot be interrupted cleanly, and is not waited for long
+            last = threading.Timer(LAST_WORK, os._exit, (0,))
+            last.daemon = True
+            last.start()
 
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)
@@ -328,17 +333,12 @@ def main(args: list[str] | None = None, *, start: bool = True) -> int:
         # rclpy's own handlers invalidate the context under the worker's feet: it would fail in mid-publication.
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = RadanNode()
-        started = not start or node.start()
-        ready = True
-    except BaseException as e:
-        if stop.is_set():  # the interrupt surfaces as whatever it broke: KeyboardInterrupt, ImportError, ...
-            rclpy.try_shutdown()
-            return 0
-        if not isinstance(e, (*OPEN_ERRORS, ParameterException)):
-            raise
+    except (*OPEN_ERRORS, ParameterException) as e:
         rclpy.logging.get_logger("radan").fatal(f"cannot start: {_line(e)}")
         rclpy.try_shutdown()
         return 1
+    started = not start or node.start()
+    ready = True
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:

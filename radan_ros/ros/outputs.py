@@ -99,7 +99,7 @@ _TABLE: dict[str, tuple[Callable[[Node, Settings], Output | None], frozenset[str
     "pncc": (PnccOutput, frozenset()),
     "depth": (DepthOutput, frozenset()),
     "markers": (lambda node, _: Markers(node), frozenset()),
-    "cloud": (lambda node, _: Cloud(node), frozenset()),
+    "points": (lambda node, _: Cloud(node), frozenset()),
     "overlay": (lambda node, _: Overlay(node), frozenset()),
     "humans": (_humans, frozenset({"retain"})),
 }

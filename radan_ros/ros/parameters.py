@@ -14,7 +14,7 @@ from rclpy.parameter import Parameter
 from radan_ros import detectors
 
 TRANSPORTS = ("raw", "compressed")
-OUTPUTS = ("meshes", "pncc", "depth", "markers", "cloud", "overlay", "humans")  # what `publish` may name
+OUTPUTS = ("meshes", "pncc", "depth", "markers", "points", "overlay", "humans")  # what `publish` may name
 
 
 def _parameter(

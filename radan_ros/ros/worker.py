@@ -140,6 +140,8 @@ class Answerer:
     ----------
     engine : Engine
     newest : Answer or None
+    shows : bool
+        Whether the views may show faces.
     """
 
     def __init__(
@@ -153,6 +155,7 @@ class Answerer:
     ) -> None:
         self.engine = engine
         self.newest: Answer | None = None
+        self.shows = False
         self._detections = engine.tracker.detections
         self._outputs = outputs
         self._report = report
@@ -177,6 +180,7 @@ class Answerer:
         """Take the faces from the views, for the next image to show again."""
         self._report.statistics.forget_faces()
         self._outputs.clear()
+        self.shows = False
 
     def _answer(self, arrival: Arrival) -> None:
         message, header = arrival.message, arrival.message.header
@@ -215,6 +219,7 @@ class Answerer:
         )
         self.newest = answer
         # What a robot steers by goes out first; pictures and meshes of the same image follow.
+        self.shows = True
         self._outputs.faces.publish(answer)
         seconds["stamp_to_faces"] = self._now() - sent
         seconds["publishing"] = lap()
