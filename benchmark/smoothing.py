@@ -241,6 +241,9 @@ def main() -> None:
     parser.add_argument("--clips", type=Path, default=HERE.parents[1] / "shared" / "video", help="folder of the clips")
     parser.add_argument("--out", type=Path, help="write the plot here, for example to docs/images/smoothing.png")
     options = parser.parse_args()
+    if not options.clips.is_dir():
+        print(f"skipped: no clips in {options.clips}")
+        return
     model = open_model(options.model, device="cpu", threads=1)
     pipeline, smoothing = Pipeline(model, open_detector("dlib_hog")), Smoothing(options.strength)
     drawn, table, spent, count = {}, {}, 0.0, 0

@@ -1,6 +1,6 @@
 """Tracks on clips of two people made from clips of one: ids, gaps, detector runs, and what the detector's thread costs.
 
-usage: tracking.py FOLDER [--model MODEL] [--retain SECONDS] [--deterministic] [--sheets FOLDER]
+usage: tracking.py [FOLDER] [--model MODEL] [--retain SECONDS] [--deterministic] [--sheets FOLDER]
 
 FOLDER holds the clips s18.mp4, obama.mp4, d10.mp4, d12.mp4 and d20.mp4. Images come at the clip's own pace, so that the
 detector's answers are as late as with a camera. Where the faces truly are is known from the clips they were made from.
@@ -266,7 +266,8 @@ def milliseconds(samples: list[float]) -> str:
 def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="folder of the clips")
+    shared = Path(__file__).resolve().parents[2] / "shared" / "video"
+    parser.add_argument("folder", type=Path, nargs="?", default=shared, help="folder of the clips (../shared/video)")
     parser.add_argument("--model", help="model folder (default: the built-in model)")
     parser.add_argument("--retain", type=float, default=TrackerSettings.retain)
     parser.add_argument("--images", type=int, default=150, help="length of a clip")
@@ -274,6 +275,9 @@ def main() -> int:
     parser.add_argument("--deterministic", action="store_true", help="the detector in line, images without pauses")
     parser.add_argument("--sheets", type=Path, help="folder for sheets of images with the tracks drawn in")
     options = parser.parse_args()
+    if not options.folder.is_dir():
+        print(f"skipped: no clips in {options.folder}")
+        return 0
     pipeline = Pipeline(open_model(options.model, device="cpu"), open_detector("dlib_hog", min_face=60))
     settings = TrackerSettings(retain=options.retain, deterministic=options.deterministic)
     heads = (
