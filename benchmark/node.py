@@ -19,14 +19,22 @@ import rclpy
 from radan_ros.msg import FaceArray, FaceMeshArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import Image, PointCloud2
+from visualization_msgs.msg import MarkerArray
 
 from radan_ros.tools.demo import Process, set_environment
 from radan_ros.tools.sources import open_source
 
 SIZES = ((640, 480), (1280, 720))
 RATE = 30.0
-OUTPUTS = {"meshes": FaceMeshArray, "depth": Image, "pncc": Image}
+OUTPUTS = {
+    "meshes": FaceMeshArray,
+    "depth": Image,
+    "pncc": Image,
+    "points": PointCloud2,
+    "overlay": Image,
+    "markers": MarkerArray,
+}
 
 
 def clip(source: str, size: tuple[int, int], path: Path) -> None:

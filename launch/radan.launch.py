@@ -18,10 +18,15 @@ from launch import LaunchContext, LaunchDescription
 from radan_ros.ros.parameters import Settings
 
 CONFIG = os.path.join(get_package_share_directory("radan_ros"), "config")
+SHIPPED = os.path.join(CONFIG, "radan.yaml")
 BOOLEANS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 # Of config/radan.rviz, under the node's name.
 OUTPUTS = ("overlay", "depth", "markers", "points")
+# Its topics have the same names for all nodes: of several, one may publish them.
+SHARED = "humans"
 PARAMETERS = {field.name: (field.default, field.metadata["description"]) for field in fields(Settings)}
+
+BUT = {"publish": f"; in a namespace, with the package's own file, all but {SHARED}: name it for the one node that may"}
 
 
 def boolean(name: str, text: str) -> bool:
@@ -63,6 +68,8 @@ def start(context: LaunchContext) -> list[Node]:
             raise RuntimeError(f"{name}:={value(name)} is not a file")
     clock: dict[str, Any] = {"use_sim_time": boolean("use_sim_time", value("use_sim_time"))}
     chosen = {name: parameter(name, value(name)) for name in PARAMETERS if value(name)}
+    if value("namespace").strip("/") and value("config") == SHIPPED and "publish" not in chosen:
+        chosen["publish"] = [name for name in PARAMETERS["publish"][0] if name != SHARED]
     lifecycle = boolean("lifecycle", value("lifecycle"))
     path = [part for part in (value("namespace").strip("/"), value("name")) if part]
     nodes = [
@@ -106,7 +113,7 @@ def generate_launch_description() -> LaunchDescription:
             argument("camera_info", "", "CameraInfo topic; empty: camera_info beside the image topic."),
             argument("namespace", "", "Namespace of the node and of its outputs."),
             argument("name", "radan", "Name of the node: its outputs are under it."),
-            argument("config", os.path.join(CONFIG, "radan.yaml"), "Parameter file."),
+            argument("config", SHIPPED, "Parameter file."),
             argument("lifecycle", "false", "true: the node waits unconfigured, for a manager or ros2 lifecycle set."),
             argument("rviz", "false", "true: start RViz, too."),
             argument("rviz_config", os.path.join(CONFIG, "radan.rviz"), "What RViz shows."),
@@ -114,7 +121,7 @@ def generate_launch_description() -> LaunchDescription:
             argument("use_sim_time", "false", "Clock of a simulation or a bag."),
             argument("log_level", "info", "debug, info, warn or error."),
             *(
-                argument(name, "", f"{description} Default: as the parameter file says.")
+                argument(name, "", f"{description} Default: as the parameter file says{BUT.get(name, '')}.")
                 for name, (_, description) in PARAMETERS.items()
             ),
             OpaqueFunction(function=start),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 # The models of sensor_msgs/CameraInfo with the number of coefficients that each may have.
 DISTORTION_MODELS = {"plumb_bob": (4, 5), "rational_polynomial": (8, 12, 14), "equidistant": (4,)}
+
+# Focal lengths, in larger sides of the image, of lenses that there are: from a fisheye to a telescope.
+_FOCAL = (0.05, 1000.0)
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,8 @@ class CameraModel:
         Raises
         ------
         ValueError
-            When the figures are those of an uncalibrated camera (zeros), not finite, or of an unknown model.
+            When the figures are those of an uncalibrated camera (zeros), not finite, those of no lens, or of an unknown
+            model.
         """
         name = "P" if rectified else "K"
         matrix = np.array(p if rectified else k, np.float64).reshape(-1)
@@ -76,6 +80,11 @@ class CameraModel:
             raise ValueError(
                 f"{name} has focal lengths {matrix[0, 0]:g}, {matrix[1, 1]:g}: the camera is not calibrated"
                 + (" (image_is_rectified asks for P)" if rectified else "")
+            )
+        side = max(size)
+        if not all(_FOCAL[0] * side < f < _FOCAL[1] * side for f in (matrix[0, 0], matrix[1, 1])):
+            raise ValueError(
+                f"{name} has focal lengths {matrix[0, 0]:g}, {matrix[1, 1]:g}: no lens gives {size[1]}x{size[0]} so"
             )
         coefficients = np.zeros(0) if rectified else np.array(d, np.float64).reshape(-1)
         if not np.isfinite(coefficients).all():
@@ -106,6 +115,26 @@ class CameraModel:
         focal = width / (2 * np.tan(horizontal / 2))
         matrix = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
         return cls(size, matrix, np.zeros(0), calibrated=False)
+
+    def part(self, size: tuple[int, int], offset: tuple[int, int], binning: tuple[int, int]) -> CameraModel:
+        """The camera of a part of the image, cut out and then binned. The lens stays the same.
+
+        As image_geometry has it, pixel i of the part is pixel ``offset + i * binning`` of the whole: exact for pixels
+        left out; for a mean over them the truth is half of ``1 - 1 / binning`` pixels less, which tools leave out.
+
+        Parameters
+        ----------
+        size : (int, int)
+            Height and width of the part, in pixels of its own.
+        offset : (int, int)
+            Column x and row y of its first pixel in the whole image.
+        binning : (int, int)
+            Pixels of the whole image for one of the part's, along x and y.
+        """
+        matrix = self.matrix.copy()
+        matrix[:2, 2] -= offset
+        matrix[:2] /= np.array(binning)[:, None]
+        return replace(self, size=size, matrix=matrix)
 
     def project(self, points: ArrayLike) -> NDArray[np.float32]:
         """Points in the camera frame to pixels.

@@ -88,7 +88,9 @@ def colour_of(number: int) -> Colour:
     return PALETTE[number % len(PALETTE)]
 
 
-def draw_landmarks(image: Picture, points: ArrayLike, colour: Colour = PALETTE[0]) -> Picture:
+def draw_landmarks(
+    image: Picture, points: ArrayLike, colour: Colour = PALETTE[0], *, in_place: bool = False
+) -> Picture:
     """Draw 68 landmarks as dots, joined along jaw, brows, nose, eyes and lips.
 
     Parameters
@@ -97,9 +99,11 @@ def draw_landmarks(image: Picture, points: ArrayLike, colour: Colour = PALETTE[0
         BGR.
     points : (68, 2) array_like
         Pixels. A part with a point that is not finite is left out.
+    in_place : bool
+        Draw on the image itself, which saves a copy.
     """
     pixels = np.asarray(points, np.float64)[:, :2]
-    out = image.copy()
+    out = image if in_place else image.copy()
     size = _size(pixels)
     width = 1 if size < 260 else 2
     for first, last, closed in PARTS:
@@ -137,7 +141,13 @@ def draw_box(image: Picture, box: ArrayLike, label: str = "", colour: Colour = P
 
 
 def draw_label(
-    image: Picture, text: str, at: tuple[float, float], colour: Colour = PALETTE[0], *, below: float | None = None
+    image: Picture,
+    text: str,
+    at: tuple[float, float],
+    colour: Colour = PALETTE[0],
+    *,
+    below: float | None = None,
+    in_place: bool = False,
 ) -> Picture:
     """Draw a line of text on a dark, translucent plate, its lower left corner at `at` or as near as the picture allows.
 
@@ -151,8 +161,10 @@ def draw_label(
         x, y in pixels.
     below : float, optional
         y of the plate's upper edge where there is no room above `at`.
+    in_place : bool
+        Draw on the image itself.
     """
-    out = image.copy()
+    out = image if in_place else image.copy()
     height, width = image.shape[:2]
     scale = float(np.clip(min(height, width) / 960, 0.42, 1.6))
     stroke = max(1, round(scale * 1.6))
@@ -173,7 +185,13 @@ def draw_label(
 
 
 def draw_axes(
-    image: Picture, rotation: ArrayLike, origin: ArrayLike, camera: CameraModel, length: float = 0.07
+    image: Picture,
+    rotation: ArrayLike,
+    origin: ArrayLike,
+    camera: CameraModel,
+    length: float = 0.07,
+    *,
+    in_place: bool = False,
 ) -> Picture:
     """Draw the axes of a frame: x red, y green, z blue; the farthest first, so that the nearer covers it.
 
@@ -189,8 +207,10 @@ def draw_axes(
         With its distortion, so that the axes start at the nose also in the picture of a wide lens.
     length : float
         Of each axis, metres.
+    in_place : bool
+        Draw on the image itself.
     """
-    out = image.copy()
+    out = image if in_place else image.copy()
     start = np.asarray(origin, np.float64)
     tips = start + length * np.asarray(rotation, np.float64).T
     points = np.vstack([start, tips])
@@ -208,7 +228,13 @@ def draw_axes(
 
 
 def draw_mesh(
-    image: Picture, vertices: ArrayLike, triangles: ArrayLike, colour: Colour = PALETTE[0], opacity: float = 0.35
+    image: Picture,
+    vertices: ArrayLike,
+    triangles: ArrayLike,
+    colour: Colour = PALETTE[0],
+    opacity: float = 0.35,
+    *,
+    in_place: bool = False,
 ) -> Picture:
     """Draw a mesh over an image: lit, translucent, in one colour.
 
@@ -222,11 +248,13 @@ def draw_mesh(
         Vertex indices, counter-clockwise seen from outside.
     opacity : float
         0 leaves the image, 1 hides it.
+    in_place : bool
+        Draw on the image itself.
     """
     from radan_ros.rendering import render
 
     points = np.asarray(vertices, np.float32)
-    out = image.copy()
+    out = image if in_place else image.copy()
     # Only where the mesh lies: a face fills a small part of most pictures.
     left, top, right, bottom = _reach(points, (image.shape[0], image.shape[1]))
     if left >= right or top >= bottom:
@@ -428,12 +456,12 @@ def overlay(
     order = sorted(faces, key=lambda face: -float(np.asarray(face.origin)[2]) if face.origin is not None else 0.0)
     for face in order:
         if face.vertices is not None and triangles is not None:
-            out = draw_mesh(out, face.vertices, triangles, colour_of(face.number))
+            draw_mesh(out, face.vertices, triangles, colour_of(face.number), in_place=True)
     for face in order:
         if camera is not None and face.rotation is not None and face.origin is not None:
-            out = draw_axes(out, face.rotation, face.origin, camera)
+            draw_axes(out, face.rotation, face.origin, camera, in_place=True)
     for face in order:
-        out = draw_landmarks(out, face.landmarks, colour_of(face.number))
+        draw_landmarks(out, face.landmarks, colour_of(face.number), in_place=True)
     for face in order:
         points = np.asarray(face.landmarks, np.float64)[:, :2]
         if face.label and _drawable(points):
@@ -441,7 +469,8 @@ def overlay(
             left, top = points.min(axis=0)
             bottom = points[:, 1].max()
             rise = 0.55 * (bottom - top)
-            out = draw_label(out, face.label, (left, top - rise), colour_of(face.number), below=bottom)
+            place = (left, top - rise)
+            draw_label(out, face.label, place, colour_of(face.number), below=bottom, in_place=True)
     return out
 
 

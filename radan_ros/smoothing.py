@@ -108,7 +108,8 @@ class FaceSmoother:
     - the face is over a face size or a radian away from where it was expected: no head moves like that, and the way
       between was never taken.
 
-    The mean of the shape goes on, since the track is still one person's; `reset` forgets that, too.
+    `restart` does the same for callers that know of a break by other means. The mean of the shape goes on, since the
+    track is still one person's; `reset` forgets that, too.
 
     Parameters
     ----------
@@ -134,12 +135,16 @@ class FaceSmoother:
 
     def reset(self) -> None:
         """Forget the face."""
-        self._stamp = math.nan
+        self.restart()
         self._images = 0
         self._shape = np.zeros(SHAPE)
         self._rotation = np.eye(3)
         self._numbers = np.zeros(_NUMBERS)
         self._velocity = np.zeros(_NUMBERS)
+
+    def restart(self) -> None:
+        """Start the motion again from the next face, as after a stamp that repeats; the shape goes on."""
+        self._stamp = math.nan
 
     def __call__(self, face: Face, stamp: float) -> Face:
         """The next image's face, smoothed.

@@ -17,14 +17,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from radan_ros import boxes
-from radan_ros.cues import Motion, colours, difference, moved
+from radan_ros.cues import GOES_ON, Motion, colours, difference, moved
 from radan_ros.detection_worker import DetectionWorker
 from radan_ros.face import Detection, Face
 from radan_ros.pipeline import Pipeline, check_image
 from radan_ros.smoothing import FaceSmoother, Smoothing
 
-# A track that more than this many detections in a row did not confirm is dropped unless the network is this sure of
-# it: a frontal detector misses turned faces that are followed well.
+# A track that more than this many detections in a row did not confirm is lost unless the network is this sure of it: a
+# frontal detector misses turned faces that are followed well. It comes back only if the network is that sure again, or
+# if it is detected.
 MAX_MISSES = 2
 SURE = 0.9
 # A track begins, and comes back, only this share of the way surer than it must stay: no flicker at the bound.
@@ -93,22 +94,24 @@ class TrackerSettings:
     detection_period : float
         Seconds of image stamps between detections while all faces are followed; 0 detects as often as it can.
     search_period : float
-        The same while there is no face, or one is lost: how late a face may be noticed, against the load of an
-        empty room. Not more than `detection_period`.
+        The same while there is no face, or one was lost within the last second (`cues.GOES_ON`): how late a face may
+        be noticed, against the load of an empty room. Not more than `detection_period`.
     max_faces : int
-        Faces beyond this many are left out, the least sure first.
+        Faces beyond this many are left out, the least sure first. As many lost ones are remembered, the newest.
     min_confidence : float
         0 .. 1: a face that the network is less sure of counts as not seen. A face begins, or comes back, only
         somewhat above it.
     confirm_images : int
         Images in a row in which a face must be seen before it is reported.
     retain : float
-        Seconds of stamps for which a face that is not seen keeps its id.
+        Seconds of stamps for which a face that is not seen keeps its id. For the first second it is looked for in
+        every image where it should be by now, later only among what the detector finds.
     deterministic : bool
         The detector runs in line, and every image waits for it: the same images give the same ids and the same
         landmarks, bit for bit.
     smoothing : Smoothing, optional
-        Without it, faces are reported as the network sees them.
+        Without it, faces are reported as the network sees them. So they are, but for their shape, which is a mean,
+        in images whose stamp does not advance: smoothing needs to know how much time has passed.
     """
 
     detection_period: float = 0.5
@@ -137,7 +140,7 @@ class _Followed:
         self.id = -1
         self.state = State.NEW
         self.images = 0  # in a row
-        self.misses = 0
+        self.misses = 0  # detections in a row that did not confirm it while the network was not sure of it
         self.looks = 1
         self.first = self.seen = self.looked = time
         self.score = score
@@ -155,6 +158,14 @@ class _Followed:
     @property
     def snapshot(self) -> Track:
         return Track(self.id, self.face, self.raw, self.state, self.seen - self.first)
+
+    def sought(self, time: float) -> bool:
+        """Whether to look for it where it should be; a face that was lost long ago is left to the detector."""
+        return self.state is not State.LOST or time - self.seen <= GOES_ON + CLOSE
+
+    def refuted(self, face: Face) -> bool:
+        """Whether an answer at its own place is not enough for it to stay, or to come back."""
+        return self.misses > MAX_MISSES and not face.confidence >= SURE
 
     def expected(self, time: float) -> NDArray[np.float32]:
         """Where the face should be, by its motion before another face came near."""
@@ -180,6 +191,8 @@ class _Followed:
             # The first few count alike, then the older the less; places that were outside the image begin with now.
             mixed = before + max(COLOURS_SHARE, 1 / self.looks) * (now - before)
             self.colours = np.where(np.isfinite(mixed), mixed, np.where(np.isfinite(now), now, before))
+        if face.confidence >= SURE:
+            self.misses = 0
         self.images += 1
         self.seen = time
         self.raw = replace(face, score=self.score)
@@ -203,10 +216,19 @@ class _Job:
 
 
 class _Clock:
-    """Seconds that only go forward, from the stamps that cameras set."""
+    """Seconds that only go forward, from the stamps that cameras set.
+
+    Attributes
+    ----------
+    time : float
+        Seconds since the first image.
+    known : bool
+        Whether the last step is the time that passed; not if the stamp repeated or went back.
+    """
 
     def __init__(self) -> None:
         self.time = 0.0
+        self.known = True
         self._stamp: float | None = None
         self._usual = 0.0
 
@@ -218,7 +240,8 @@ class _Clock:
         step = stamp - last
         if step < -RESTART:
             return False
-        step = step if step > 0 else STANDING
+        self.known = step > 0
+        step = step if self.known else STANDING
         usual, self._usual = self._usual, step
         self.time += step
         return step <= max(retain, PAUSE, PAUSE_RATIO * usual)
@@ -277,17 +300,17 @@ class Tracker:
             for track in self._followed:
                 track.smoother = self._smoother()
         if settings.deterministic and not before.deterministic:
-            self._job = None
+            self._drop_job()
 
     def reset(self) -> None:
         """Forget all faces; ids go on from where they were."""
         self._clock = _Clock()
         self._forget()
 
-    def close(self) -> None:
-        """End the detector's thread."""
+    def close(self, wait: bool = True) -> None:
+        """Forget all faces and end the detector's thread; without `wait`, that ends after the detection that runs."""
         self._forget()
-        self._worker.close()
+        self._worker.close(wait)
 
     def __call__(self, image: NDArray[np.uint8], stamp: float) -> list[Track]:
         """Faces of the next image.
@@ -299,7 +322,7 @@ class Tracker:
         stamp : float
             Seconds of the image's header. One that goes back by over a second (a looped bag), or that follows a long
             silence, forgets all faces. One that does not advance (a camera that sets none) counts a thirtieth of a
-            second.
+            second, and starts the motion of the smoothed faces again: a camera that sets no stamps is not smoothed.
 
         Returns
         -------
@@ -321,6 +344,10 @@ class Tracker:
         if not counts or image.shape != self._size:
             self._forget()
         self._size = image.shape
+        if not self._clock.known:
+            for track in self._followed:
+                if track.smoother is not None:
+                    track.smoother.restart()
         now = self._clock.time
         seen = self._follow(image, now)
         self._detect_if_due(image, now, seen)
@@ -339,6 +366,9 @@ class Tracker:
     def _forget(self) -> None:
         self._followed = []
         self._detected_at = None
+        self._drop_job()
+
+    def _drop_job(self) -> None:
         if self._job is not None:
             self._job.answer.cancel()
             self._job = None
@@ -353,13 +383,13 @@ class Tracker:
 
     def _follow(self, image: NDArray[np.uint8], now: float) -> list[tuple[_Followed, Face]]:
         """Look for all tracks where they should be; those that are not there turn LOST or end."""
-        retain = self._settings.retain
-        self._followed = [t for t in self._followed if t.state is not State.LOST or now - t.seen <= retain + CLOSE]
-        faces = self._regress(image, [track.motion.at(now) for track in self._followed])
+        self._forget_old(now)
+        sought = [track for track in self._followed if track.sought(now)]
+        faces = self._regress(image, [track.motion.at(now) for track in sought])
         seen = []
-        for track, face in zip(list(self._followed), faces, strict=True):
+        for track, face in zip(sought, faces, strict=True):
             if face is not None and self._fits(face, start=track.state is not State.TRACKED):
-                if track.state is not State.LOST or difference(colours(image, face), track.colours) < STRANGER:
+                if track.state is not State.LOST or self._returns(image, track, face):
                     seen.append((track, face))
                     continue
             self._lose(track)
@@ -369,6 +399,18 @@ class Tracker:
             self._followed.remove(track)
         return seen[: self._settings.max_faces]
 
+    @staticmethod
+    def _returns(image: NDArray[np.uint8], track: _Followed, face: Face) -> bool:
+        """Whether what is in the place of a lost face is that face again."""
+        return not track.refuted(face) and difference(colours(image, face), track.colours) < STRANGER
+
+    def _forget_old(self, now: float) -> None:
+        """Forget lost faces after `retain`, and all but the newest `max_faces` of them."""
+        lost = [track for track in self._followed if track.state is State.LOST]
+        newest = sorted(lost, key=lambda track: -track.seen)[: self._settings.max_faces]
+        old = [t for t in lost if t not in newest or now - t.seen > self._settings.retain + CLOSE]
+        self._followed = [track for track in self._followed if track not in old]
+
     def _detect_if_due(self, image: NDArray[np.uint8], now: float, seen: list[tuple[_Followed, Face]]) -> None:
         settings, detector = self._settings, self.pipeline.detector
         assert detector is not None
@@ -377,7 +419,7 @@ class Tracker:
         if len(seen) >= settings.max_faces and all(face.confidence >= SURE for _, face in seen):
             return
         period = settings.detection_period
-        if len(seen) < max(1, len(self._followed)):
+        if len(seen) < max(1, sum(track.sought(now) for track in self._followed)):
             period = min(period, settings.search_period)
         if self._detected_at is not None and now - self._detected_at < period - CLOSE:
             return
@@ -398,9 +440,10 @@ class Tracker:
             return []
         self._job = None
         unknown = self._confirm(job)
-        refuted = {id(track) for track, face in seen if track.misses > MAX_MISSES and not face.confidence >= SURE}
-        seen[:] = [pair for pair in seen if id(pair[0]) not in refuted]
-        self._followed = [track for track in self._followed if id(track) not in refuted]
+        refuted = [track for track, face in seen if track.refuted(face)]
+        seen[:] = [pair for pair in seen if pair[0] not in refuted]
+        for track in refuted:
+            self._lose(track)
         unknown = unknown[: max(0, self._settings.max_faces - len(seen))]
         places = [d.box if job.image is image else moved(d.box, job.image, image) for d in unknown]
         # Twice, since a detector's box is a coarse one.
@@ -449,7 +492,7 @@ class Tracker:
         else:
             track = _Followed(now, score, looks, self._smoother())
             self._followed.append(track)
-        track.score = score
+        track.misses, track.score = 0, score
         return track
 
     def _one_track_a_face(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -35,6 +38,19 @@ def shared() -> Path:
     if not (SHARED / "README.md").is_file():
         pytest.skip("the reference data of ../shared is not here")
     return SHARED
+
+
+@pytest.fixture(scope="module")
+def benchmark(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
+    """The program in `benchmark` that is named as the file of tests is."""
+    path = Path(__file__).resolve().parents[1] / "benchmark" / request.path.name.removeprefix("test_")
+    spec = importlib.util.spec_from_file_location(f"benchmark_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
 
 
 @pytest.fixture(scope="session")

@@ -59,6 +59,16 @@ def test_a_rectified_image_uses_p_and_no_distortion() -> None:
     assert camera.matrix[0, 0] == 400 and camera.distortion.size == 0
 
 
+@pytest.mark.parametrize("lens", LENSES)
+def test_a_part_of_the_image_sees_what_the_whole_sees_there(lens: str) -> None:
+    name, d = LENSES[lens]
+    whole = CameraModel.from_calibration((480, 640), K, d, name)
+    part = whole.part((80, 200), (40, 60), (2, 4))
+    points = np.random.default_rng(0).uniform([-0.5, -0.4, 0.8], [0.5, 0.4, 3.0], size=(50, 3))
+    assert np.allclose(part.project(points) * [2, 4] + [40, 60], whole.project(points), atol=1e-3)
+    assert part.size == (80, 200) and part.calibrated and whole.matrix[0, 2] == 320
+
+
 def test_field_of_view_spans_the_width() -> None:
     camera = CameraModel.from_field_of_view((480, 640), np.deg2rad(60))
     edge = camera.unproject([[-0.5, 239.5], [639.5, 239.5]])
@@ -79,3 +89,10 @@ def test_field_of_view_spans_the_width() -> None:
 def test_bad_calibrations_are_refused_by_name(arguments: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         CameraModel.from_calibration((480, 640), **arguments)
+
+
+@pytest.mark.parametrize("focal", [1e-3, 1e9])
+def test_a_focal_length_of_no_lens_is_refused(focal: float) -> None:
+    k = [focal, 0, 320, 0, focal, 240, 0, 0, 1]
+    with pytest.raises(ValueError, match="no lens gives 640x480"):
+        CameraModel.from_calibration((480, 640), k)

@@ -145,22 +145,48 @@ def test_a_wrong_argument_is_named(file: str, argument: str, reason: str, launch
     assert wrong.end() == 1 and reason in wrong.said() and "Traceback" not in wrong.said(), wrong.said()
 
 
-def test_with_lifecycle_the_node_waits_unconfigured(launch: Any) -> None:
+def called(kind: Any, service: str, **request: Any) -> Any:
+    """The answer of a service of a launched node."""
     rclpy = pytest.importorskip("rclpy")
-    from lifecycle_msgs.srv import GetState
-
-    launch("radan", "lifecycle:=true", "namespace:=launched")
     rclpy.init()
     node = rclpy.create_node("launch_test")
     try:
-        client = node.create_client(GetState, "/launched/radan/get_state")
+        client = node.create_client(kind, service)
         assert client.wait_for_service(PATIENCE)
-        future = client.call_async(GetState.Request())
+        future = client.call_async(kind.Request(**request))
         rclpy.spin_until_future_complete(node, future, timeout_sec=PATIENCE)
-        assert future.result().current_state.label == "unconfigured"
+        return future.result()
     finally:
         node.destroy_node()
         rclpy.shutdown()
+
+
+def test_with_lifecycle_the_node_waits_unconfigured(launch: Any) -> None:
+    from lifecycle_msgs.srv import GetState
+
+    launch("radan", "lifecycle:=true", "namespace:=launched")
+    assert called(GetState, "/launched/radan/get_state").current_state.label == "unconfigured"
+
+
+@pytest.mark.parametrize(
+    ("number", "arguments", "has"),
+    [
+        (0, ("namespace:=space{}",), False),
+        (1, ("namespace:=space{}", "publish:=humans,depth"), True),
+        (2, ("namespace:=space{}", "config:={folder}/own.yaml"), True),
+        (3, ("name:=space{}",), True),
+    ],
+)
+def test_nodes_in_namespaces_do_not_share_the_topics_of_people(
+    number: int, arguments: tuple[str, ...], has: bool, launch: Any, tmp_path: Path
+) -> None:
+    from rcl_interfaces.srv import GetParameters
+
+    (tmp_path / "own.yaml").write_text("/**: {ros__parameters: {publish: [meshes, humans]}}")
+    launch("radan", "lifecycle:=true", *(text.format(number, folder=tmp_path) for text in arguments))
+    node = f"/space{number}" if arguments[0].startswith("name:") else f"/space{number}/radan"
+    [value] = called(GetParameters, f"{node}/get_parameters", names=["publish"]).values
+    assert value.string_array_value and ("humans" in value.string_array_value) == has
 
 
 def test_a_bag_is_played_to_the_node_and_all_ends_with_it(launch: Any, tmp_path: Path) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +15,25 @@ import numpy as np
 import pytest
 
 pytest.importorskip("radan_ros.msg", reason="needs ROS and the built package: make test")
+import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import State, Transition, TransitionEvent
 from lifecycle_msgs.srv import ChangeState, GetAvailableStates, GetAvailableTransitions
 from radan_ros.srv import SaveMeshes
+from rcl_interfaces.srv import SetParameters
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from ros_client import AT_ONCE, OUTPUTS, Client, Process, camera, connected, running_node
-from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 from test_export import READERS
+
+from radan_ros import Model
+from radan_ros.ros import engine
+from radan_ros.ros import node as node_module
+from radan_ros.ros.node import RadanNode
+from radan_ros.ros.parameters import Settings
+from radan_ros.ros.subscriptions import Arrival
 
 LIFECYCLE = "radan_lifecycle_node"
 NODE, IMAGE = "/life/radan", "/life/image"
@@ -163,6 +178,32 @@ def test_a_configuration_that_fails_leaves_it_unconfigured_with_the_reason(tmp_p
             assert process.alive() and process.interrupt()[0] == 0, process.log()
 
 
+@pytest.mark.parametrize("program", [LIFECYCLE, "radan_node"])
+def test_an_interrupt_while_a_model_is_opened_ends_it(tmp_path: Path, program: str) -> None:
+    (tmp_path / "configs").mkdir()
+    slow = tmp_path / "configs" / "slow.yml"
+    os.mkfifo(slow)
+    model = Parameter("model", value=str(tmp_path)).to_parameter_msg()
+    with running_node("-r", "__ns:=/slow", program=program) as process:
+        with connected("/slow/radan", "/slow/image", outputs=(), active=program != LIFECYCLE) as client:
+            if program == LIFECYCLE:
+                assert client.change("configure")  # it is opened in the executor's thread; else beside it
+            setter = client.create_client(SetParameters, "/slow/radan/set_parameters")
+            client.wait(setter.service_is_ready, "its parameters")
+            setter.call_async(SetParameters.Request(parameters=[model]))
+            with contextlib.ExitStack() as stack:
+
+                def opened() -> bool:
+                    with contextlib.suppress(OSError):  # nobody reads it yet
+                        stack.callback(os.close, os.open(slow, os.O_WRONLY | os.O_NONBLOCK))
+                        return True
+                    return False
+
+                client.wait(opened, "the model being read")
+                status, seconds = process.interrupt()
+                assert status == 0 and seconds < 3 and "Traceback" not in process.log(), process.log()
+
+
 def test_shutdown_from_active_under_load(astronaut: np.ndarray) -> None:
     with running_node("-r", "__ns:=/ended") as process, camera("/ended/image"):
         with connected("/ended/radan", "/ended/image", outputs=("faces",)) as client:
@@ -173,26 +214,129 @@ def test_shutdown_from_active_under_load(astronaut: np.ndarray) -> None:
             assert "Traceback" not in process.log(), process.log()
 
 
-def test_a_fault_of_ours_is_told_and_can_be_recovered_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    import rclpy
-    from rclpy.lifecycle import TransitionCallbackReturn
+# ------------------------------------------------------------------------------- a node in the test's own process
 
-    from radan_ros.ros.node import RadanNode
 
+@pytest.fixture
+def inside() -> Iterator[RadanNode]:
+    """A node that nobody spins."""
     outermost = not rclpy.ok()
     if outermost:
         rclpy.init()
-    node = RadanNode()
-    try:
-        monkeypatch.setattr(node, "_configure", lambda: {}["fault"])
-        assert node.trigger_configure() == TransitionCallbackReturn.ERROR
-        assert "KeyError" in node._problem and node._state == "unconfigured"
-        assert node._state_machine.current_state[0] == State.PRIMARY_STATE_UNCONFIGURED
-    finally:
-        node.close()
-        node.destroy_node()
-        if outermost:
-            rclpy.shutdown()
+    made = RadanNode()
+    yield made
+    made.close()
+    made.destroy_node()
+    if outermost:
+        rclpy.shutdown()
+
+
+def misconfigure(node: RadanNode, topic: str) -> str:
+    """Give a topic's QoS a depth that is no number, as a parameter file may: the parameter's name."""
+    name = f"qos_overrides.{node.resolve_topic_name(topic)}.publisher.depth"
+    node._parameter_overrides[name] = Parameter(name, value="ten")
+    return name
+
+
+def test_a_fault_of_ours_is_told_and_can_be_recovered_from(inside: RadanNode, monkeypatch: Any) -> None:
+    monkeypatch.setattr(inside, "_configure", lambda: {}["fault"])
+    assert inside.trigger_configure() == TransitionCallbackReturn.ERROR
+    assert "KeyError" in inside._problem and inside._state == "unconfigured"
+    assert inside._state_machine.current_state[0] == State.PRIMARY_STATE_UNCONFIGURED
+
+
+@pytest.mark.parametrize("topic", ["/tf", "~/topology", "~/depth"])
+def test_a_configuration_that_fails_halfway_leaves_no_publisher(inside: RadanNode, topic: str) -> None:
+    before = [p.topic_name for p in inside.publishers]
+    name = misconfigure(inside, topic)
+    assert inside.trigger_configure() == TransitionCallbackReturn.FAILURE
+    assert name in inside._problem and inside._state == "unconfigured"
+    assert [p.topic_name for p in inside.publishers] == before
+
+
+def test_a_change_that_is_refused_halfway_changes_nothing(inside: RadanNode) -> None:
+    inside.set_parameters([Parameter("publish", value=["meshes"])])
+    assert inside.start()
+    name = misconfigure(inside, "~/depth")
+    before = [p.topic_name for p in inside.publishers]
+    settings, parts = inside.settings, inside._engine.parts
+    tracking = inside._engine.tracker.settings
+    result = inside.set_parameters_atomically([
+        Parameter("publish", value=["pncc", "depth"]), Parameter("threads", value=1), Parameter("max_faces", value=3)
+    ])  # fmt: skip
+    assert not result.successful and name in result.reason
+    assert [p.topic_name for p in inside.publishers] == before
+    assert inside.settings is settings and inside._engine.parts is parts and inside._engine.tracker.settings == tracking
+
+
+def test_a_parameter_that_ends_in_an_unexpected_error_is_refused(inside: RadanNode, monkeypatch: Any) -> None:
+    def broken(*_args: Any, **_options: Any) -> None:
+        raise TypeError("a file of another kind")
+
+    assert inside.start()
+    monkeypatch.setattr(engine, "open_model", broken)
+    result = inside.set_parameters_atomically([Parameter("threads", value=1)])
+    assert not result.successful and result.reason == "TypeError: a file of another kind"
+    assert inside.working() and inside.get_parameter("threads").value == 0
+
+
+def test_nothing_holds_a_model_when_the_memory_of_a_gpu_is_freed(inside: RadanNode, monkeypatch: Any) -> None:
+    left: list[bool] = []
+    monkeypatch.setattr(engine.Engine, "device", "cuda:0")  # all that a deactivated node asks
+    monkeypatch.setattr(node_module, "free_gpu", lambda: (engine.free_gpu(), left.append(network() is not None)))
+    assert inside.start()
+    network = weakref.ref(inside._engine.parts.model.network)
+    assert inside.set_parameters_atomically([Parameter("threads", value=1)]).successful
+    assert left == [False], "the model of before"
+    network = weakref.ref(inside._engine.parts.model.network)
+    assert inside.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+    assert left == [False, False], "the model"
+    assert inside.trigger_activate() == TransitionCallbackReturn.SUCCESS and inside.working()
+
+
+def test_a_view_that_fails_is_counted_and_harms_no_other(
+    inside: RadanNode, astronaut: np.ndarray, monkeypatch: Any
+) -> None:
+    def broken(_answer: Any) -> None:
+        raise KeyError("a face")
+
+    published: list[Any] = []
+    inside.set_parameters([Parameter("publish", value=["meshes", "depth"])])
+    assert inside.start()
+    meshes, depth = (inside._outputs._views[name] for name in ("meshes", "depth"))
+    for view, publish in ((meshes, broken), (depth, published.append)):
+        monkeypatch.setattr(view, "wanted", lambda: True)
+        monkeypatch.setattr(view, "publish", publish)
+    answerer = inside._session.answerer
+    arrival = Arrival(Image(height=512, width=512, step=1536, encoding="bgr8", data=astronaut.tobytes()), 0.0)
+    inside._session.worker.call(lambda: answerer(arrival))
+    assert len(published) == 1 and inside.statistics.counters["processed"] == 1
+    assert inside.statistics.counters["bad"] == 1 and "meshes: KeyError" in inside.statistics.last_bad
+    assert answerer.newest is published[0]
+
+
+def test_rendering_goes_to_the_cpu_where_a_gpu_fails_at_its_first_picture(monkeypatch: Any, builtin: Model) -> None:
+    class Broken(engine.Renderer):
+        def render(self, *args: Any, **options: Any) -> Any:
+            if self.asked != "cpu":
+                raise TypeError("its compiler is not there")
+            return super().render(*args, **options)
+
+        def __init__(self, *args: Any, device: str) -> None:
+            super().__init__(*args)
+            self.asked = device
+
+    class Elsewhere:
+        device = "cuda:0"
+        run = builtin.network.run
+
+    monkeypatch.setattr(engine, "Renderer", Broken)
+    monkeypatch.setattr(engine, "open_model", lambda *_args, **_options: replace(builtin, network=Elsewhere()))
+    logger = rclpy.logging.get_logger("test")
+    _, renderer = engine._open_model(Settings(), logger)
+    assert renderer.asked == "cpu"
+    with pytest.raises(ValueError, match="renderer on cuda:0: its compiler"):
+        engine._open_model(Settings(device="cuda:0"), logger)
 
 
 # --------------------------------------------------------------------------------- an active node among cameras
@@ -207,7 +351,7 @@ def active() -> Iterator[Process]:
 
 @pytest.fixture(scope="module")
 def live(active: Process) -> Iterator[Client]:
-    with connected("/live/radan", "/live/image") as found:
+    with connected("/live/radan", "/live/image", outputs=("faces", "meshes")) as found:
         yield found
 
 
@@ -224,11 +368,13 @@ def test_a_camera_that_never_came_stops_or_comes_back_is_told(active: Process, l
     assert "images come again" in active.log()
 
 
-def test_reset_forgets_the_faces(live: Client, astronaut: Any) -> None:
+def test_reset_forgets_the_faces(live: Client, astronaut: Any, tmp_path: Path) -> None:
     [before] = live.ask(live.image(astronaut))["faces"].faces
     [again] = live.ask(live.image(astronaut))["faces"].faces
     assert again.id == before.id
     assert live.call(Trigger, "reset").success
+    answer = live.call(SaveMeshes, "save_meshes", folder=str(tmp_path))
+    assert not answer.success and "forgotten" in answer.message
     [after] = live.ask(live.image(astronaut))["faces"].faces
     assert after.id > before.id, "an id is never given twice"
 
@@ -251,6 +397,15 @@ def test_a_paused_node_counts_images_and_answers_none(live: Client, astronaut: A
     assert len(live.ask(live.image(astronaut))["faces"].faces) == 1
 
 
+@pytest.fixture
+def patient(live: Client) -> Iterator[None]:
+    """The last answer is kept however long no image comes."""
+    assert live.set(camera_timeout=0.0)[0].successful
+    yield
+    assert live.set(camera_timeout=1.6)[0].successful
+
+
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("name", READERS)
 def test_meshes_are_saved_as_they_were_published(live: Client, couple: Any, tmp_path: Path, name: str) -> None:
     message = live.image(couple)
@@ -271,6 +426,7 @@ def test_meshes_are_saved_as_they_were_published(live: Client, couple: Any, tmp_
         assert red > blue + 20, "the colour of skin, red first"
 
 
+@pytest.mark.usefixtures("patient")
 def test_what_cannot_be_saved_is_said(live: Client, astronaut: Any, tmp_path: Path) -> None:
     live.ask(live.image(astronaut))
     file = tmp_path / "file"
@@ -296,10 +452,14 @@ def test_a_camera_info_of_another_frame_is_said_once(active: Process, live: Clie
 
 
 def test_a_late_subscriber_gets_pictures_from_then_on(live: Client, astronaut: Any) -> None:
-    live.ask(live.image(astronaut))
-    with_client = len(live.received["depth"])
-    answers = live.ask(live.image(astronaut), tuple(OUTPUTS))
-    assert len(live.received["depth"]) > with_client and np.asarray(answers["depth"].data).size == 4 * 512 * 512
+    early = live.ask(live.image(astronaut))["faces"]
+    assert live.count_subscribers("/live/radan/depth") == 0
+    values = live.diagnostics(lambda v: int(v["processed"]) > 0, "an answer")
+    assert values["rendered"] == "0", "no picture is made for nobody"
+    live.listen("depth", OUTPUTS["depth"], "/live/radan/depth")
+    depth = live.ask(live.image(astronaut), ("faces", "depth"))["depth"]
+    assert np.asarray(depth.data).size == 4 * 512 * 512
+    assert all(m.header.stamp != early.header.stamp for m in live.received["depth"])
 
 
 def test_two_cameras_have_a_node_each(astronaut: np.ndarray, couple: np.ndarray) -> None:

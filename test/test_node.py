@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import signal
 import time
@@ -14,12 +15,20 @@ import numpy as np
 import pytest
 
 pytest.importorskip("radan_ros.msg", reason="needs ROS and the built package: make test")
+import rclpy
 from conftest import ASTRONAUT_MARKS
 from radan_ros.msg import FaceArray
+from rclpy.parameter import Parameter
 from ros_client import AT_ONCE, Client, Process, connected, pixels_of, running_node
+from sensor_msgs.msg import CameraInfo
 
 from radan_ros import CameraModel, Model
 from radan_ros.model import builtin_model
+from radan_ros.ros import topics
+from radan_ros.ros.diagnostics import Report, Statistics
+from radan_ros.ros.messages import camera_from_info
+from radan_ros.ros.parameters import Settings
+from radan_ros.ros.subscriptions import Calibration
 from radan_ros.training.augmentation import MIRRORED
 
 ALL = ("faces", "meshes", "depth", "pncc")
@@ -77,6 +86,7 @@ def check_answer(client: Client, message: Any, answers: dict[str, Any], faces: i
         landmarks = np.asarray(face.landmarks).reshape(68, 3)
         pixels = np.asarray(face.landmarks_px).reshape(68, 2)
         assert len(vertices) == topology.vertex_count and np.isfinite(vertices).all() and np.isfinite(pixels).all()
+        assert 0.5 <= face.confidence <= 1
         assert len(face.parameters) == 62 and np.isfinite(face.parameters).all()
         assert np.allclose(vertices[topology.landmarks], landmarks, atol=1e-4)
         assumed = CameraModel.from_field_of_view((message.height, message.width), np.deg2rad(60))
@@ -120,6 +130,17 @@ def test_a_face_is_answered_on_every_topic(client: Client, astronaut: np.ndarray
     a, b, c = (vertices[triangles[:, i]] for i in range(3))
     normals = np.cross(b - a, c - a)
     assert (np.sum(normals * a, axis=1) < 0).mean() > 0.7, "counter-clockwise seen from outside: normals to the camera"
+
+
+def test_images_without_a_frame_give_faces_but_no_tf_and_that_is_said(
+    node: Any, client: Client, astronaut: np.ndarray
+) -> None:
+    message = client.image(astronaut, frame="")
+    assert len(client.ask(message)["faces"].faces) == 1
+    client.ask(client.image(astronaut))
+    client.wait(lambda: client.received["tf"], "the next image's transform")
+    assert all(t.header.frame_id for m in client.received["tf"] for t in m.transforms)
+    assert "have no frame_id" in node.log()
 
 
 def test_an_image_without_a_face_is_an_answer(client: Client) -> None:
@@ -274,9 +295,7 @@ def test_the_newest_image_wins_and_the_others_are_counted(astronaut: np.ndarray)
             assert stamps == sorted(stamps)
 
 
-def camera_info(width: int, height: int, focal: float) -> Any:
-    from sensor_msgs.msg import CameraInfo
-
+def camera_info(width: int, height: int, focal: float) -> CameraInfo:
     k = [focal, 0.0, width / 2, 0.0, focal, height / 2, 0.0, 0.0, 1.0]
     return CameraInfo(
         width=width,
@@ -286,6 +305,64 @@ def camera_info(width: int, height: int, focal: float) -> Any:
         k=k,
         p=[*k[:3], 0.0, *k[3:6], 0.0, *k[6:], 0.0],
     )
+
+
+def test_camera_info_of_a_binned_region_is_of_the_image_that_comes() -> None:
+    info = camera_info(1280, 960, 1000.0)
+    whole = camera_from_info(info, rectified=False)
+    assert whole.size == (960, 1280) and np.allclose(whole.matrix, np.reshape(info.k, (3, 3)))
+    info.binning_x, info.binning_y = 2, 4
+    for rectified in (False, True):
+        binned = camera_from_info(info, rectified)
+        assert binned.size == (240, 640)
+        assert np.allclose(binned.matrix, [[500, 0, 320], [0, 250, 120], [0, 0, 1]])
+    info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height = 200, 100, 600, 400
+    region = camera_from_info(info, rectified=False)
+    assert region.size == (100, 300)
+    assert np.allclose(region.matrix, [[500, 0, 220], [0, 250, 95], [0, 0, 1]])
+
+
+def test_what_makes_another_calibration_of_a_camera_info_is_looked_at_anew() -> None:
+    statistics = Statistics()
+    calibration = Calibration("/camera_info", Settings(), Report(logging.getLogger(__name__), statistics))
+    assert calibration.state() == "none yet"
+    wrong = camera_info(640, 480, 0.0)
+    wrong.p[0] = wrong.p[5] = 400.0  # of the rectified image it has figures
+    calibration.take(wrong)
+    calibration.take(wrong)
+    assert statistics.counters["bad"] == 1 and "not calibrated" in calibration.state()
+    calibration.change(Settings(image_is_rectified=True))
+    assert calibration.camera((480, 640), "").matrix[0, 0] == 400 and calibration.state() == "ok 640x480"
+    calibration.change(Settings())
+    for _ in range(3):
+        calibration.take(camera_info(640, 480, np.nan))
+    assert statistics.counters["bad"] == 3 and not calibration.camera((480, 640), "").calibrated
+    good = camera_info(640, 480, 500.0)
+    calibration.take(good)
+    binned = camera_info(640, 480, 500.0)
+    binned.binning_x = binned.binning_y = 2
+    calibration.take(binned)
+    assert calibration.camera((240, 320), "").matrix[0, 0] == 250
+    calibration.take(wrong)
+    calibration.change(Settings(max_faces=3))
+    assert calibration.camera((240, 320), "").calibrated, "neither a bad one nor another parameter takes it away"
+
+
+def test_the_durability_of_a_subscription_can_be_overridden() -> None:
+    outermost = not rclpy.ok()
+    if outermost:
+        rclpy.init()
+    override = Parameter("qos_overrides./lasting.subscription.durability", value="transient_local")
+    node = rclpy.create_node("durability", parameter_overrides=[override])
+    try:
+        for topic, policy in (("/lasting", "TRANSIENT_LOCAL"), ("/other", "VOLATILE")):
+            topics.subscription(node, CameraInfo, topic, print, topics.sensor())
+            [found] = node.get_subscriptions_info_by_topic(topic)
+            assert found.qos_profile.durability.name == policy
+    finally:
+        node.destroy_node()
+        if outermost:
+            rclpy.shutdown()
 
 
 def test_camera_info_makes_the_pose_metric_and_zeros_are_refused(small_model: Path, astronaut: np.ndarray) -> None:
@@ -305,9 +382,11 @@ def test_camera_info_makes_the_pose_metric_and_zeros_are_refused(small_model: Pa
             assert not assumed.metric and "assuming a field of view" in process.log()
             spread = assumed.faces[0].pose
             assert spread.covariance[14] > (0.4 * spread.pose.position.z) ** 2, "the distance is a guess, and says so"
-            client.infos.publish(camera_info(512, 512, 0.0))
+            for _ in range(5):
+                client.infos.publish(camera_info(512, 512, 0.0))
             values = client.diagnostics(lambda v: int(v["bad"]) >= 1, "the refused CameraInfo")
             assert "not calibrated" in values["last_bad_message"] and "/cam/camera_info" in values["last_bad_message"]
+            assert "not calibrated" in values["camera_info"]
 
             def distance_with(focal: float) -> float:
                 """Distance once the calibration is in use; the images before it may still have the last one."""
@@ -325,6 +404,13 @@ def test_camera_info_makes_the_pose_metric_and_zeros_are_refused(small_model: Pa
             last = [0.0]
             distances = [distance_with(500.0), distance_with(1000.0)]
             assert np.isclose(distances[1] / distances[0], 2, rtol=0.05), "twice the focal length, twice as far"
+            values = client.diagnostics(lambda v: v["camera_info"] == "ok 512x512", "the calibration")
+            assert values["bad"] == "1", "the same refused CameraInfo counts once"
+            assert client.change("deactivate") and client.set(max_faces=3)[0].successful and client.change("activate")
+            assert client.ask(client.image(astronaut))["faces"].metric, "a calibration that came once is kept"
+            assert client.change("deactivate") and client.change("cleanup")
+            assert client.change("configure") and client.change("activate")
+            assert not client.ask(client.image(astronaut))["faces"].metric, "until the cleanup"
             client.infos.publish(camera_info(64, 64, 500.0))
             client.wait(
                 lambda: not client.ask(client.image(astronaut))["faces"].metric,

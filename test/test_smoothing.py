@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
@@ -63,19 +61,6 @@ def make(face_model: FaceModel) -> Make:
 @pytest.fixture
 def smoother(face_model: FaceModel) -> FaceSmoother:
     return FaceSmoother(face_model)
-
-
-@pytest.fixture(scope="module")
-def benchmark() -> Iterator[ModuleType]:
-    """The benchmark, for its measures."""
-    path = Path(__file__).resolve().parents[1] / "benchmark" / "smoothing.py"
-    spec = importlib.util.spec_from_file_location("benchmark_smoothing", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
 
 
 def run(smoother: FaceSmoother, faces: Sequence[Face], stamps: np.ndarray | None = None) -> list[Face]:
@@ -327,6 +312,19 @@ def test_a_short_loss_is_no_restart(make: Make, smoother: FaceSmoother) -> None:
     faces = [make(place=(2 + 0.5 * t, 1)) for t in times]
     out = run(smoother, faces, np.array(times))[-1]
     assert np.abs(out.landmarks - faces[-1].landmarks)[:, :2].max() < 0.02 * SIZE
+
+
+def test_a_restart_begins_from_the_face_as_it_is_seen_and_keeps_the_shape(make: Make, smoother: FaceSmoother) -> None:
+    shape = np.full(50, 0.3)
+    shape[40:] = 0
+    run(smoother, [make(place=(2 + 0.05 * k, 1), coefficients=shape) for k in range(20)])
+    smoother.restart()
+    face = make(place=(2.7, 1))
+    out = smoother(face, 20 / RATE)
+    assert np.abs(out.coefficients[:40] - 0.3).max() < 0.05
+    assert abs(tracks([out])[0].mean(axis=0)[0] - tracks([face])[0].mean(axis=0)[0]) < 0.02
+    out = smoother(face, 21 / RATE)
+    assert abs(tracks([out])[0].mean(axis=0)[0] - tracks([face])[0].mean(axis=0)[0]) < 0.02, "without a speed"
 
 
 def test_reset_forgets_the_person(make: Make, smoother: FaceSmoother) -> None:

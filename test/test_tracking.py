@@ -7,7 +7,7 @@ that fills most of its crop, as sure as that is bright and whole. Pipeline, crop
 from __future__ import annotations
 
 import gc
-import importlib.util
+import subprocess
 import sys
 import threading
 import time
@@ -74,11 +74,13 @@ class Eyes:
 
     def __init__(self, frontal: np.ndarray) -> None:
         self.frontal = frontal
+        self.crops: list[int] = []  # in each call
 
     def __call__(self, crops: np.ndarray) -> np.ndarray:
         return self.run(crops)[0]
 
     def run(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self.crops.append(len(crops))
         answers, logits = np.repeat(self.frontal[None], len(crops), axis=0), np.full(len(crops), -8.0, np.float32)
         for crop, answer, k in zip(crops, answers, range(len(crops)), strict=True):
             masks = crop > np.maximum(crop.max(axis=(0, 1)) / 2, 10)
@@ -290,6 +292,99 @@ def test_a_face_must_be_surer_to_begin_than_to_stay(tracker_of: Make) -> None:
     assert tracker(sure, PERIOD * 22) == [], "a changed bound holds from the next image on"
 
 
+class Script(Squares):
+    """A detector that finds things only while it `sees`."""
+
+    sees = True
+
+    def __call__(self, image: np.ndarray) -> list[Detection]:
+        found = super().__call__(image)
+        return found if self.sees else []
+
+
+HALF_SURE = round(0.85 * 255)  # less than SURE, enough to begin
+
+
+def test_detections_that_miss_a_face_of_which_the_network_is_sure_are_not_counted(tracker_of: Make) -> None:
+    detector = Script()
+    tracker = tracker_of(detector, detection_period=0.2)
+    play(tracker, [PERIOD * k for k in range(5)])
+    detector.sees = False
+    assert play(tracker, [PERIOD * k for k in range(5, 65)])[-1] == [0] and tracker.detections > 8
+    dip = play(tracker, [PERIOD * k for k in range(65, 73)], world((RED, 300, 240, HALF_SURE)))
+    assert dip == [[0]] * 8, "a detection missed it meanwhile, the first one that counts"
+    dip = play(tracker, [PERIOD * k for k in range(73, 100)], world((RED, 300, 240, HALF_SURE)))
+    assert dip[-1] == [], "and then too many"
+
+
+def test_a_detected_face_begins_with_no_misses(tracker_of: Make) -> None:
+    detector = Script()
+    tracker = tracker_of(detector, detection_period=0.2, search_period=0.2)
+    here, there = world((RED, 200, 240, HALF_SURE)), world((RED, 330, 240, HALF_SURE))
+    play(tracker, [PERIOD * k for k in range(5)], here)
+    detector.sees = False
+    count = tracker.detections
+    k = 5
+    while tracker.detections < count + 2:  # two more are one too many
+        assert play(tracker, [PERIOD * k], here) == [[0]]
+        k += 1
+    detector.sees = True
+    while (found := play(tracker, [PERIOD * k], there)[0]) == []:
+        k += 1
+        assert k < 40
+    detector.sees = False
+    count = tracker.detections
+    while tracker.detections < count + 2:
+        k += 1
+        assert found == [0] and play(tracker, [PERIOD * k], there) == [[0]]
+
+
+@pytest.mark.parametrize("by", ["network", "detector"])
+def test_a_face_that_detections_refuted_comes_back_when_it_is_sure_or_detected(tracker_of: Make, by: str) -> None:
+    detector = Script()
+    tracker = tracker_of(detector, detection_period=0.2, retain=5.0)
+    unsure = world((RED, 300, 240, HALF_SURE))
+    play(tracker, [PERIOD * k for k in range(5)], unsure)
+    detector.sees = False
+    k = 5
+    while play(tracker, [PERIOD * k], unsure)[0]:
+        k += 1
+        assert k < 60
+    assert [track.state for track in tracker.tracks] == [State.LOST], "its id is kept"
+    assert not any(play(tracker, [PERIOD * i for i in range(k + 1, k + 20)], unsure)), "its own place is not enough"
+    detector.sees = by == "detector"
+    image = unsure if by == "detector" else world((RED, 300, 240))
+    assert play(tracker, [PERIOD * i for i in range(k + 20, k + 28)], image)[-1] == [0]
+
+
+def test_a_face_that_was_lost_long_ago_costs_nothing_and_is_known_again_when_it_is_detected(tracker_of: Make) -> None:
+    tracker = tracker_of(retain=3600.0, detection_period=0.5, search_period=0.1)
+    eyes = tracker.pipeline.model.network
+    sitter, both = world((RED, 100, 240)), world((RED, 100, 240), (GREEN, 400, 240))
+    assert play(tracker, [PERIOD * k for k in range(20)], both)[-1] == [0, 1]
+
+    def load(images: range) -> tuple[int, int]:
+        del eyes.crops[:]
+        count = tracker.detections
+        play(tracker, [PERIOD * k for k in images], sitter)
+        return max(eyes.crops), tracker.detections - count
+
+    assert load(range(20, 49)) == (2, 10), "looked for in every image, and ten times a second by the detector"
+    load(range(49, 60))
+    assert load(range(60, 120)) == (1, 4), "as if there had been one only"
+    assert len(tracker.tracks) == 2
+    assert play(tracker, [PERIOD * k for k in range(120, 140)], both)[-1] == [0, 1]
+
+
+def test_no_more_lost_faces_than_max_faces_are_kept_the_newest(tracker_of: Make) -> None:
+    tracker = tracker_of(max_faces=2, retain=3600.0)
+    for number, square in enumerate([(RED, 100, 240), (GREEN, 250, 240), (BLUE, 400, 240), (RED, 550, 240)]):
+        assert play(tracker, [number + 0.03 * k for k in range(10)], world(square))[-1] == [number]
+    play(tracker, [4.0, 4.03], world())
+    assert [track.id for track in tracker.tracks] == [2, 3]
+    assert max(tracker.pipeline.model.network.crops) <= 4
+
+
 # Clocks.
 
 
@@ -322,6 +417,32 @@ def test_a_camera_without_stamps_counts_as_thirty_images_a_second(tracker_of: Ma
     assert tracker.detections == 4
     play(tracker, [stamp] * 30, world())
     assert tracker.tracks == [], "and a lost face is forgotten, too"
+
+
+@pytest.mark.parametrize("broken", [0.0, -0.5], ids=["repeats", "goes back"])
+def test_motion_is_smoothed_anew_where_a_stamp_repeats_or_goes_back(tracker_of: Make, broken: float) -> None:
+    tracker = tracker_of(smoothing=Smoothing(), detection_period=1000.0)
+
+    def shown(x: float, stamp: float) -> float:
+        """By how much the smoothed landmarks are off."""
+        [track] = tracker(world((RED, x, 240)), stamp)
+        return float(np.abs(track.face.landmarks - track.raw.landmarks).max())
+
+    tracker(world((RED, 100, 240)), 0.0)
+    away = [shown(100 + 4 * k + 6 * (k % 2), PERIOD * k) for k in range(1, 30)]
+    assert max(away[5:]) > 1
+    stamp = PERIOD * 29 + broken
+    assert shown(230, stamp) < 0.01, "the face as it is seen"
+    assert shown(230, stamp + PERIOD) < 0.5, "without a speed"
+    assert shown(236, stamp + 2 * PERIOD) > 1, "and then smoothed as ever"
+
+
+def test_without_stamps_faces_are_not_smoothed(tracker_of: Make) -> None:
+    tracker = tracker_of(smoothing=Smoothing())
+    for k in range(20):
+        for track in tracker(world((RED, 200 + 6 * (k % 2), 240)), 0.0):
+            assert np.abs(track.face.landmarks - track.raw.landmarks).max() < 0.01
+    assert [track.id for track in tracker.tracks] == [0]
 
 
 @pytest.mark.parametrize("before", [PERIOD, 2.0])
@@ -481,6 +602,33 @@ def test_close_waits_for_the_detection_under_way(pipeline: Pipeline) -> None:
     assert not closing.is_alive() and detector_threads() == []
 
 
+def test_close_without_waiting_returns_during_a_detection(pipeline: Pipeline) -> None:
+    gate = Gate()
+    tracker = Tracker(Pipeline(pipeline.model, gate))
+    tracker(world((RED, 300, 240)), 0.0)
+    assert gate.entered.wait(30)
+    tracker.close(wait=False)
+    assert len(detector_threads()) == 1 and not tracker.detecting
+    gate.open.set()
+    until(lambda: detector_threads() == [])
+
+
+@pytest.mark.parametrize(("seconds", "done"), [(0.3, "done\n"), (600, "")])
+def test_the_end_of_a_process_waits_for_a_detection_but_not_for_long(seconds: float, done: str) -> None:
+    """Cutting off dlib's code aborts the process."""
+    code = f"""
+import threading
+from radan_ros.detection_worker import DetectionWorker
+entered = threading.Event()
+worker = DetectionWorker()
+worker.start(lambda image: [entered.set(), threading.Event().wait({seconds}), print("done", flush=True)], None)
+assert entered.wait(30)
+worker.close(wait=False)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], timeout=60, check=True, stdout=subprocess.PIPE, text=True)
+    assert ended.stdout == done
+
+
 @pytest.mark.parametrize("forget", [Tracker.reset, lambda t: t(world(), -100.0)], ids=["reset", "looped"])
 def test_a_detection_from_before_a_reset_counts_no_more(tracker_of: Make, forget: Callable[[Tracker], object]) -> None:
     gate = Gate()
@@ -597,19 +745,6 @@ def test_a_box_is_found_in_a_later_image(astronaut: np.ndarray) -> None:
 
 
 # Real faces.
-
-
-@pytest.fixture(scope="module")
-def benchmark() -> Iterator[ModuleType]:
-    """The benchmark, which makes clips of two people."""
-    path = Path(__file__).resolve().parents[1] / "benchmark" / "tracking.py"
-    spec = importlib.util.spec_from_file_location("benchmark_tracking", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
 
 
 def test_people_who_cross_keep_their_ids(builtin: Model, shared: Path, benchmark: ModuleType) -> None:

@@ -455,7 +455,7 @@ def _torch() -> Any:
     try:
         return importlib.import_module("torch")
     except ImportError as error:
-        raise ImportError("the runtime 'torch' needs the package torch: pip install torch") from error
+        raise ImportError("CUDA needs the package torch (pip install torch cupy-cuda12x; 2 GB and more)") from error
 
 
 def _openvino() -> Any:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gc
 import sys
+import traceback
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from rclpy.exceptions import ParameterException
 
 from radan_ros.detectors import Detector, open_detector
+from radan_ros.face_models import FaceModel
 from radan_ros.model import Model, open_model
 from radan_ros.networks.runtime import choose
 from radan_ros.pipeline import Pipeline
@@ -19,7 +22,7 @@ from radan_ros.smoothing import Smoothing
 from radan_ros.tracking import Tracker, TrackerSettings
 
 # What a wrong parameter, model or device ends in; anything else is a fault of ours and keeps its traceback.
-OPEN_ERRORS = (ValueError, ImportError, OSError, RuntimeError, MemoryError)
+OPEN_ERRORS = (ValueError, ImportError, OSError, RuntimeError, MemoryError, ParameterException)
 # The parameters for which the model, and the detector, are opened anew.
 _MODEL = {"model", "device", "threads"}
 _DETECTOR = {"detector", "detector_min_face", "detector_threshold"}
@@ -72,16 +75,17 @@ class Engine:
         return parts
 
     def apply(self, parts: Parts, settings: Settings) -> None:
-        """Go over to prepared parts, which forgets the faces if they are new ones, and to the settings."""
+        """Go over to prepared parts, which forgets the faces if the model is a new one, and to the settings."""
         if parts is not self.parts:
             self.tracker.pipeline = Pipeline(parts.model, parts.detector)
+        if parts.model is not self.parts.model:
             self.tracker.reset()
         self.tracker.apply(_tracking(settings))
         self.parts, self._settings = parts, settings
 
-    def rest(self) -> None:
-        """Forget the faces, and end the detector's thread until the next image."""
-        self.tracker.close()
+    def rest(self, *, wait: bool = True) -> None:
+        """Forget the faces, and end the detector's thread until the next image; `wait` for what it is at."""
+        self.tracker.close(wait=wait)
 
 
 def check(old: Settings, new: Settings) -> None:
@@ -102,6 +106,21 @@ def check(old: Settings, new: Settings) -> None:
         _open_detector(new)
 
 
+def line(error: BaseException) -> str:
+    """What an error says, on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def refusal(error: Exception, logger: Any) -> str:
+    """The reason to give for an error to whoever asked; the log keeps the traceback of one that is our fault."""
+    trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    if isinstance(error, OPEN_ERRORS):
+        logger.debug(trace)
+        return line(error)
+    logger.error(trace)
+    return f"{type(error).__name__}: {line(error)}"
+
+
 def free_gpu() -> None:
     """Give memory that nobody refers to any more back to the GPU, where one was used."""
     gc.collect()
@@ -116,17 +135,24 @@ def free_gpu() -> None:
 def _open_model(settings: Settings, logger: Any) -> tuple[Model, Renderer]:
     """Model and renderer, with compiling and first use paid for."""
     model = open_model(settings.model or None, device=settings.device, threads=settings.threads or None)
-    face_model, device = model.face_model, model.network.device
+    device = model.network.device
     try:
-        renderer = Renderer(face_model.triangles, face_model.codes, device=device)
-    except (ImportError, RuntimeError) as e:
-        if settings.device != "auto" or device == "cpu":
-            raise ValueError(f"renderer on {device}: {e}") from None
+        renderer = _open_renderer(model.face_model, device)
+    except Exception as e:  # a GPU's compiler and driver fail in kinds of their own, some only when they draw
+        if device == "cpu":
+            raise
+        if settings.device != "auto":
+            raise ValueError(f"renderer on {device}: {e}") from e
         logger.warning(f"rendering on the CPU: {e}")
-        renderer = Renderer(face_model.triangles, face_model.codes)
+        renderer = _open_renderer(model.face_model, "cpu")
     Pipeline(model).regress(np.zeros((120, 120, 3), np.uint8), [np.array([0, 0, 120, 120], np.float32)])
-    renderer.render(face_model.mean[None] * np.float32(face_model.unit), (32, 32))
     return model, renderer
+
+
+def _open_renderer(face_model: FaceModel, device: str) -> Renderer:
+    renderer = Renderer(face_model.triangles, face_model.codes, device=device)
+    renderer.render(face_model.mean[None] * np.float32(face_model.unit), (32, 32))
+    return renderer
 
 
 def _open_detector(settings: Settings) -> Detector:

@@ -23,16 +23,21 @@ from radan_ros.tracking import Track
 
 
 def camera_from_info(info: CameraInfo, rectified: bool) -> CameraModel:
-    """Camera of a CameraInfo.
+    """Camera of the images that come with a CameraInfo.
+
+    Its figures are of the sensor at full resolution; the image is its region of interest, binned (0: not set).
 
     Raises
     ------
     ValueError
         When it is not calibrated or of an unknown distortion model.
     """
-    return CameraModel.from_calibration(
+    camera = CameraModel.from_calibration(
         (info.height, info.width), info.k, info.d, info.distortion_model, info.p, rectified
     )
+    roi, binning = info.roi, (info.binning_x or 1, info.binning_y or 1)
+    size = (roi.height or info.height) // binning[1], (roi.width or info.width) // binning[0]
+    return camera.part(size, (roi.x_offset, roi.y_offset), binning)
 
 
 def face_array(
@@ -52,6 +57,7 @@ def face_array(
 def _face(track: Track, metric: MetricFace) -> FaceMessage:
     face, pose = track.face, metric.pose
     message = FaceMessage(id=track.id, score=float(face.score), box=face.box, roi=face.roi)
+    message.confidence = float(face.confidence)
     message.parameters = flat_array("f", face.parameters)
     message.landmarks_px = np.ascontiguousarray(face.landmarks[:, :2]).reshape(-1)
     message.landmarks = metric.landmarks.reshape(-1)

@@ -18,7 +18,6 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -27,7 +26,7 @@ from rclpy.signals import SignalHandlerOptions
 from radan_ros.ros import topics
 from radan_ros.ros.answer import Answer
 from radan_ros.ros.diagnostics import Report, Statistics, assess, diagnostic_array
-from radan_ros.ros.engine import OPEN_ERRORS, Engine, check, free_gpu
+from radan_ros.ros.engine import OPEN_ERRORS, Engine, check, free_gpu, line, refusal
 from radan_ros.ros.outputs import Outputs
 from radan_ros.ros.parameters import Settings, changed, declare
 from radan_ros.ros.services import Services
@@ -69,6 +68,7 @@ class RadanNode(LifecycleNode):
         self._problem = ""  # why the last transition failed
         self._engine: Engine | None = None
         self._outputs: Outputs | None = None
+        self._calibration: Calibration | None = None
         self._session: Session | None = None
         self._patience: float | None = None  # for the last image
         self._diagnostics = topics.publisher(self, DiagnosticArray, "/diagnostics", topics.reliable())
@@ -121,13 +121,15 @@ class RadanNode(LifecycleNode):
             action()
         except Exception as e:
             expected = undo is not None and isinstance(e, OPEN_ERRORS)
-            self._problem = f"cannot start: {_line(e)}" if expected else f"{type(e).__name__}: {_line(e)}"
+            self._problem = f"cannot start: {line(e)}" if expected else f"{type(e).__name__}: {line(e)}"
             self.get_logger().error(self._problem)
             if undo is None or not expected:
                 self.get_logger().error(traceback.format_exc())
                 return TransitionCallbackReturn.ERROR
             undo()
             return TransitionCallbackReturn.FAILURE
+        if state != self._state:
+            self.get_logger().info(f"now {state}")
         self._state, self._problem = state, ""
         return TransitionCallbackReturn.SUCCESS
 
@@ -135,6 +137,7 @@ class RadanNode(LifecycleNode):
         started = time.perf_counter()
         engine = self._engine = Engine(self.settings, self.get_logger())
         self._outputs = Outputs(self, self.settings)
+        self._calibration = Calibration(self.resolve_topic_name("camera_info"), self.settings, self._report)
         model = engine.parts.model
         network, face_model = model.network, model.face_model
         self._outputs.announce(face_model)
@@ -144,12 +147,12 @@ class RadanNode(LifecycleNode):
         )
 
     def _activate(self) -> None:
-        assert self._outputs is not None
+        assert self._outputs is not None and self._calibration is not None
         if self._engine is None:  # it was on a GPU
             self._engine = Engine(self.settings, self.get_logger())
             self._outputs.announce(self._engine.parts.model.face_model)
         topic = image_topic(self, self.settings)
-        calibration = Calibration(self.resolve_topic_name("camera_info"), self.settings, self._report)
+        calibration = self._calibration
         answerer = Answerer(self._engine, self._outputs, self._report, self.get_clock(), topic, calibration.camera)
         worker = Worker(answerer)
         heard = Input(self, self.settings, self._report, calibration, worker.put)
@@ -159,22 +162,26 @@ class RadanNode(LifecycleNode):
         self.get_logger().info(f"waiting for images on {topic}")
 
     def _deactivate(self) -> None:
+        self._end_session()
+        if self._engine is not None:
+            self._engine.rest(wait=self._patience is None)
+            if self._engine.device != "cpu":
+                self._engine = None
+                free_gpu()
+
+    def _end_session(self) -> None:
+        """By itself: nothing may refer to the engine any more when a GPU's memory is freed."""
         session, self._session = self._session, None
         if session is not None:
             session.input.close()
             session.worker.stop(self._patience)
             session.answerer.forget()
-        if self._engine is not None:
-            self._engine.rest()
-            if self._engine.device != "cpu":
-                self._engine = None
-                free_gpu()
 
     def _release(self) -> None:
         self._deactivate()
         if self._outputs is not None:
             self._outputs.destroy()
-        self._outputs = self._engine = None
+        self._outputs = self._engine = self._calibration = None
         free_gpu()
 
     # ------------------------------------------------------------------------------------- parameters, services
@@ -184,13 +191,14 @@ class RadanNode(LifecycleNode):
             settings = changed(self.settings, parameters)
             if settings != self.settings:
                 self._change(settings)
-        except OPEN_ERRORS as e:
-            return SetParametersResult(successful=False, reason=_line(e))
+        except Exception as e:  # what leaves a callback ends the program
+            return SetParametersResult(successful=False, reason=refusal(e, self.get_logger()))
         return SetParametersResult(successful=True)
 
     def _change(self, settings: Settings) -> None:
         """Open what is new while images are answered; then go over to it between two of them, all at once."""
         engine, outputs, session = self._engine, self._outputs, self._session
+        calibration = self._calibration
         parts = None
         if engine is None:
             check(self.settings, settings)
@@ -199,15 +207,19 @@ class RadanNode(LifecycleNode):
         else:
             parts = session.input.meanwhile(lambda: engine.prepare(settings))
 
+        renewed = engine is not None and parts is not None and parts.model is not engine.parts.model
+
         def go_over() -> None:
+            if outputs is not None:
+                outputs.change(settings)  # first: of all this it alone can fail
             if engine is not None and parts is not None:
-                if parts is not engine.parts and session is not None:
+                if renewed and session is not None:
                     session.answerer.forget()
-                if parts.model is not engine.parts.model and outputs is not None:
+                if renewed and outputs is not None:
                     outputs.announce(parts.model.face_model)
                 engine.apply(parts, settings)
-            if outputs is not None:
-                outputs.change(settings)
+            if calibration is not None:
+                calibration.change(settings)
             if session is not None:
                 session.input.change(settings)
 
@@ -216,6 +228,8 @@ class RadanNode(LifecycleNode):
         else:
             go_over()
         self.settings = settings
+        if renewed:
+            free_gpu()
 
     def reset(self) -> None:
         """Forget all faces."""
@@ -250,14 +264,16 @@ class RadanNode(LifecycleNode):
                 state = "paused"
             else:
                 silence = session.input.silence(self.settings.camera_timeout)
-                if silence and session.answerer.shows:  # nobody is there, as far as the node can tell
+                if silence and session.answerer.shows:
                     with contextlib.suppress(RuntimeError):  # the worker has ended
-                        session.worker.call(session.answerer.hide)
+                        session.worker.call(session.answerer.vanish)
         bad = self.statistics.last_bad if self.statistics.bad_lately(now) else ""
         level, summary = assess(state, problem=self._problem, silence=silence, bad=bad)
         rate_in, rate_out = self.statistics.rates(now)
         values = {"state": state, "rate_in": f"{rate_in:.1f}", "rate_out": f"{rate_out:.1f}"}
         values |= self.statistics.values()
+        if self._calibration is not None:
+            values["camera_info"] = self._calibration.state()
         device = ""
         if self._engine is not None:
             model, tracker, device = self._engine.parts.model, self._engine.tracker, self._engine.device
@@ -297,15 +313,11 @@ def _refuse_impossible_transitions(node: LifecycleNode) -> None:
         try:
             return change_state(request, response)
         except RuntimeError as e:
-            node.get_logger().warning(f"no such transition from here: {_line(e)}")
+            node.get_logger().warning(f"no such transition from here: {line(e)}")
             response.success = False
             return response
 
     service.callback = callback
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def main(args: list[str] | None = None, *, start: bool = True) -> int:
@@ -318,13 +330,14 @@ def main(args: list[str] | None = None, *, start: bool = True) -> int:
     start : bool
         Configure and activate the node; otherwise it waits to be told.
     """
-    stop, ready = threading.Event(), False
+    stop = threading.Event()
+    # Opening a model, at the start or when it is changed, cannot be interrupted cleanly, and is not waited for long.
+    last = threading.Timer(LAST_WORK, os._exit, (0,))
+    last.daemon = True
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-        if not ready:  # opening a model cannot be interrupted cleanly, and is not waited for long
-            last = threading.Timer(LAST_WORK, os._exit, (0,))
-            last.daemon = True
+        if not stop.is_set():
+            stop.set()
             last.start()
 
     signal.signal(signal.SIGINT, on_signal)
@@ -333,19 +346,22 @@ def main(args: list[str] | None = None, *, start: bool = True) -> int:
         # rclpy's own handlers invalidate the context under the worker's feet: it would fail in mid-publication.
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = RadanNode()
-    except (*OPEN_ERRORS, ParameterException) as e:
-        rclpy.logging.get_logger("radan").fatal(f"cannot start: {_line(e)}")
+    except OPEN_ERRORS as e:
+        rclpy.logging.get_logger("radan").fatal(f"cannot start: {line(e)}")
         rclpy.try_shutdown()
         return 1
     started = not start or node.start()
-    ready = True
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
         while started and not stop.is_set() and node.working():
             executor.spin_once(timeout_sec=0.2)
         status = 0 if stop.is_set() else 1
+        if stop.is_set():
+            node.get_logger().info("told to end")
     finally:
+        stop.set()
+        last.cancel()  # nothing blocks any more, and closing has limits of its own
         executor.shutdown()
         node.close()
         node.destroy_node()

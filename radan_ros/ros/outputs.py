@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 from rclpy.node import Node
 from sensor_msgs.msg import Image
@@ -38,7 +39,7 @@ class FacesOutput:
         self._faces.publish(
             messages.face_array(answer.header, size, answer.face_model, answer.camera.calibrated, faces)
         )
-        if faces:
+        if faces and answer.header.frame_id:  # listeners refuse a frame without a parent
             self._tf.publish(messages.transforms(answer.header, self._prefix, faces))
 
     def clear(self) -> None:
@@ -105,41 +106,61 @@ _TABLE: dict[str, tuple[Callable[[Node, Settings], Output | None], frozenset[str
 }
 
 
+@contextlib.contextmanager
+def _all_or_none(node: Node) -> Iterator[None]:
+    """Remove the publishers that a with block has made when it fails."""
+    before = list(node.publishers)
+    try:
+        yield
+    except BaseException:
+        for publisher in [p for p in node.publishers if p not in before]:
+            node.destroy_publisher(publisher)
+        raise
+
+
 class Outputs:
     """All publishers of a configured node but the diagnostics."""
 
     def __init__(self, node: Node, settings: Settings) -> None:
         self._node = node
         self._settings = settings
-        self.faces = FacesOutput(node, settings)
-        self._topology = topics.publisher(node, FaceTopology, "~/topology", topics.latched())
         self._views: dict[str, Output] = {}
-        self.change(settings)
+        with _all_or_none(node):
+            self.faces = FacesOutput(node, settings)
+            self._topology = topics.publisher(node, FaceTopology, "~/topology", topics.latched())
+            self.change(settings)
 
     def change(self, settings: Settings) -> None:
-        """Make the views that `publish` names, and remove the others."""
+        """Make the views that `publish` names, and remove the others; when one cannot be made, nothing changes."""
         changed = differences(self._settings, settings)
-        self._settings = settings
-        for name, view in list(self._views.items()):
-            if name not in settings.publish or _TABLE[name][1] & changed:
-                view.clear()
-                view.destroy()
-                del self._views[name]
-        for name, (make, _) in _TABLE.items():
-            if name in settings.publish and name not in self._views:
-                made = make(self._node, settings)
-                if made is not None:
-                    self._views[name] = made
+        views: dict[str, Output] = {}
+        with _all_or_none(self._node):
+            for name, (make, reads) in _TABLE.items():
+                if name in settings.publish:
+                    kept = None if reads & changed else self._views.get(name)
+                    view = kept or make(self._node, settings)
+                    if view is not None:
+                        views[name] = view
+        gone = [view for name, view in self._views.items() if views.get(name) is not view]
+        self._settings, self._views = settings, views
+        for view in gone:
+            view.clear()
+            view.destroy()
 
     def announce(self, face_model: FaceModel) -> None:
         """Publish what all meshes share, for subscribers of now and later."""
         self._topology.publish(messages.topology(face_model))
 
-    def publish_views(self, answer: Answer) -> None:
-        """Publish whatever somebody wants to see."""
-        for view in self._views.values():
-            if view.wanted():
-                view.publish(answer)
+    def publish_views(self, answer: Answer) -> dict[str, Exception]:
+        """Publish whatever somebody wants to see: the names of the views that failed, which harms no other, and why."""
+        failed: dict[str, Exception] = {}
+        for name, view in self._views.items():
+            try:
+                if view.wanted():
+                    view.publish(answer)
+            except Exception as e:
+                failed[name] = e
+        return failed
 
     def clear(self) -> None:
         """Take back what would otherwise stay on show."""

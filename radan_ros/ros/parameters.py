@@ -44,7 +44,7 @@ class Settings:
         10.0,
     )
     detection_period: float = _parameter(
-        0.5, "Seconds between detections while faces are followed; 0: every image.", 0.0, 3600.0
+        0.5, "Seconds between detections while faces are followed; 0: as often as it can.", 0.0, 3600.0
     )
     search_period: float = _parameter(
         0.1, "Seconds between detections while there is no face; detection_period if that is less.", 0.0, 3600.0

@@ -11,6 +11,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from radan_ros.export import FORMATS, for_viewers, vertex_colours, write_mesh
 from radan_ros.ros.answer import Answer
+from radan_ros.ros.engine import refusal
 from radan_ros.srv import SaveMeshes
 
 
@@ -35,9 +36,10 @@ class Services:
 
     def __init__(self, node: Node, actions: Actions) -> None:
         self._actions = actions
-        node.create_service(Trigger, "~/reset", _answered(self._reset))
-        node.create_service(SetBool, "~/pause", _answered(self._pause))
-        node.create_service(SaveMeshes, "~/save_meshes", _answered(self._save_meshes))
+        logger = node.get_logger()
+        node.create_service(Trigger, "~/reset", _answered(self._reset, logger))
+        node.create_service(SetBool, "~/pause", _answered(self._pause, logger))
+        node.create_service(SaveMeshes, "~/save_meshes", _answered(self._save_meshes, logger))
 
     def _reset(self, _request: Trigger.Request, _response: Trigger.Response) -> str:
         self._actions.reset()
@@ -50,7 +52,7 @@ class Services:
     def _save_meshes(self, request: SaveMeshes.Request, response: SaveMeshes.Response) -> str:
         answer = self._actions.newest_answer()
         if answer is None:
-            raise RuntimeError("no image has been answered yet")
+            raise RuntimeError("no image has been answered yet, or what was seen is forgotten")
         files = save_meshes(answer, request.folder, request.format)
         response.files = [str(path) for path in files]
         return f"{len(files)} written to {files[0].parent}"
@@ -99,15 +101,15 @@ def save_meshes(answer: Answer, folder: str, file_format: str) -> list[Path]:
     ]
 
 
-def _answered(action: Callable[[Any, Any], str]) -> Callable[[Any, Any], Any]:
+def _answered(action: Callable[[Any, Any], str], logger: Any) -> Callable[[Any, Any], Any]:
     """A service callback with success and message as the action returns or raises them."""
 
     def callback(request: Any, response: Any) -> Any:
         try:
             response.message = action(request, response)
             response.success = True
-        except (ValueError, OSError, RuntimeError) as e:
-            response.message = " ".join(str(e).split()) or type(e).__name__
+        except Exception as e:  # what leaves a callback ends the program
+            response.message = refusal(e, logger)
         return response
 
     return callback

@@ -72,36 +72,51 @@ class RateLimit:
 
 
 class Calibration:
-    """The latest usable CameraInfo, and the camera that it makes of an image. Any stamp will do."""
+    """The latest usable CameraInfo, and the camera that it makes of an image. Any stamp will do.
+
+    It outlives the subscriptions: a CameraInfo that is published once does not come again with the next ones.
+    """
 
     def __init__(self, topic: str, settings: Settings, report: Report) -> None:
         self.topic = topic
         self._settings = settings
         self._report = report
-        self._heard: CameraInfo | None = None
+        self._heard: list[CameraInfo] = []  # the last usable one, and the last one refused since then
         self._usable: tuple[CameraModel, str] | None = None  # with the frame that it names
+        self._refusal = "none yet"
 
     def take(self, message: CameraInfo) -> None:
         """A CameraInfo has come; one that cannot be used is told, and leaves the last one in place."""
-        if self._heard is not None and _same_calibration(self._heard, message):
-            return
+        if any(_same_calibration(heard, message) for heard in self._heard):
+            return  # also one that was refused: it comes with every image, and would hide other troubles
         try:
             camera = camera_from_info(message, self._settings.image_is_rectified)
         except ValueError as e:
+            self._heard = [*(self._heard[:1] if self._usable else []), message]
+            self._refusal = str(e)
             self._report.bad(f"{self.topic}: {e}")
             return
-        self._heard, self._usable = message, (camera, message.header.frame_id)
+        self._heard, self._usable = [message], (camera, message.header.frame_id)
         self._report.once(
             "first camera_info",
-            f"camera_info: {message.width}x{message.height}, focal length {camera.matrix[0, 0]:.1f} px",
+            f"camera_info: {camera.size[1]}x{camera.size[0]}, focal length {camera.matrix[0, 0]:.1f} px",
         )
 
     def change(self, settings: Settings) -> None:
         """Parameters have changed: look at the CameraInfo again."""
+        again = settings.image_is_rectified != self._settings.image_is_rectified
         self._settings = settings
-        heard, self._heard, self._usable = self._heard, None, None
-        if heard is not None:
-            self.take(heard)
+        if again:
+            heard, self._heard, self._usable = self._heard, [], None
+            for message in heard:
+                self.take(message)
+
+    def state(self) -> str:
+        """For the diagnostics: of which images a camera is known, or why of none."""
+        if self._usable is None:
+            return self._refusal
+        height, width = self._usable[0].size
+        return f"ok {width}x{height}"
 
     def camera(self, size: tuple[int, int], frame: str) -> CameraModel:
         """The camera of an image of `size` (height, width) in a frame: assumed where there is no CameraInfo for it."""
@@ -160,6 +175,7 @@ class Input:
         self.topic = image_topic(node, settings)
         self._calibration = calibration
         self._kind = CompressedImage if settings.image_transport == "compressed" else Image
+        self._excused = False  # opening a model loses images, too, which says nothing about the way from the camera
         self._subscriptions: list[Any] = []  # the one of the images is the last
 
     def open(self) -> None:
@@ -179,13 +195,13 @@ class Input:
     def change(self, settings: Settings) -> None:
         """Parameters have changed."""
         self._limit.rate = settings.max_rate
-        self._calibration.change(settings)
 
     def meanwhile(self, work: Callable[[], Result]) -> Result:
         """Do something that takes long in a thread of its own, and go on taking images; what it returns or raises.
 
         To be called in a callback of the node: its executor waits for that.
         """
+        self._excused = True
         with ThreadPoolExecutor(1) as pool:
             done = pool.submit(work)
             while not wait([done], timeout=POLL).done:
@@ -207,6 +223,8 @@ class Input:
             raw = isinstance(message, Image)
             what = f"{message.width}x{message.height} {message.encoding}" if raw else message.format
             self._report.once("first image", f"first image: {what} in {message.header.frame_id!r} on {self.topic}")
+        if not message.header.frame_id:
+            self._report.once(f"the images on {self.topic} have no frame_id: no TF can be published", warn=True)
         self._heard, self._since = True, time.monotonic()
         if self.paused:
             statistics.count("paused")
@@ -241,14 +259,17 @@ class Input:
         """Once a second: say so where many images get lost."""
         self._one_camera = self._node.count_publishers(self.topic) <= 1
         lost = self._report.statistics.counters["lost"]
-        if lost - self._lost_before >= MANY_LOST:
+        if lost - self._lost_before >= MANY_LOST and not self._excused:
             self._report.complain(
                 f"{lost - self._lost_before} images a second get lost between the camera and this node: start the "
                 "camera with the Fast DDS profile, too (see Troubleshooting in the README)"
             )
-        self._lost_before = lost
+        self._lost_before, self._excused = lost, False
 
 
 def _same_calibration(a: CameraInfo, b: CameraInfo) -> bool:
-    names = ("height", "width", "distortion_model", "d", "k", "p")
-    return a.header.frame_id == b.header.frame_id and all(np.array_equal(getattr(a, n), getattr(b, n)) for n in names)
+    for name in ("height", "width", "distortion_model", "binning_x", "binning_y", "roi"):
+        if getattr(a, name) != getattr(b, name):
+            return False
+    figures = ((a.d, b.d), (a.k, b.k), (a.p, b.p))
+    return a.header.frame_id == b.header.frame_id and all(np.array_equal(x, y, equal_nan=True) for x, y in figures)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 
@@ -31,8 +31,12 @@ def publisher(node: Node, kind: Any, topic: str, profile: QoSProfile) -> Any:
 
 
 def subscription(node: Node, kind: Any, topic: str, callback: Any, profile: QoSProfile) -> Any:
-    """A subscription whose QoS can be overridden by parameters, as in `publisher`."""
-    options = QoSOverridingOptions.with_default_policies()
+    """A subscription whose QoS can be overridden by parameters, as in `publisher`.
+
+    Its durability, too: a CameraInfo may be published once and kept for those who come later.
+    """
+    kinds = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
+    options = QoSOverridingOptions(kinds)
     return node.create_subscription(kind, topic, callback, profile, qos_overriding_options=options)
 
 

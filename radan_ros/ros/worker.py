@@ -140,6 +140,7 @@ class Answerer:
     ----------
     engine : Engine
     newest : Answer or None
+        The last one, until its faces are hidden or forgotten.
     shows : bool
         Whether the views may show faces.
     """
@@ -168,19 +169,23 @@ class Answerer:
         try:
             self._answer(arrival)
         except Exception as e:  # the node outlives whatever one image does to it
-            self._report.bad(f"{self._topic}: {type(e).__name__}: {e}")
-            self._report.logger.debug(traceback.format_exc())
+            self._bad(self._topic, e)
 
     def forget(self) -> None:
         """Forget the faces that are followed, and take them from the views."""
         self.engine.tracker.reset()
+        self.vanish()
+
+    def vanish(self) -> None:
+        """As far as the node can tell, nobody is there any more."""
+        self.newest = None
         self.hide()
 
     def hide(self) -> None:
-        """Take the faces from the views, for the next image to show again."""
+        """Take the faces from the views, until the next image."""
+        self.shows = False
         self._report.statistics.forget_faces()
         self._outputs.clear()
-        self.shows = False
 
     def _answer(self, arrival: Arrival) -> None:
         message, header = arrival.message, arrival.message.header
@@ -223,7 +228,8 @@ class Answerer:
         self._outputs.faces.publish(answer)
         seconds["stamp_to_faces"] = self._now() - sent
         seconds["publishing"] = lap()
-        self._outputs.publish_views(answer)
+        for view, error in self._outputs.publish_views(answer).items():
+            self._bad(f"publishing {view}", error)
         seconds["publishing_views"] = lap() - seconds.get("rendering", 0.0)
         ids = frozenset(track.id for track in answer.tracks)
         self._report.statistics.answered(ids, seconds)
@@ -233,6 +239,10 @@ class Answerer:
             f"{len(placed)} faces; ms: "
             + " ".join(f"{stage} {1e3 * seconds[stage]:.1f}" for stage in STAGES if stage in seconds)
         )
+
+    def _bad(self, where: str, error: Exception) -> None:
+        self._report.bad(f"{where}: {type(error).__name__}: {error}")
+        self._report.logger.debug("".join(traceback.format_exception(type(error), error, error.__traceback__)))
 
     def _in_metres(self, tracks: list[Track], camera: CameraModel) -> list[tuple[Track, MetricFace]]:
         out = []

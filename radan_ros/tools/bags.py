@@ -159,7 +159,9 @@ class Bag:
             reader = Reader(self.path)
             reader.open()
         except Exception as error:  # as above
-            raise SourceError(f"{self.name}: cannot be read as a rosbag2: {_line(error)}") from None
+            cut = self.path.is_dir() and not (self.path / "metadata.yaml").is_file()
+            hint = " (a recording that was cut off has no metadata.yaml: ros2 bag reindex makes one)" if cut else ""
+            raise SourceError(f"{self.name}: cannot be read as a rosbag2: {_line(error)}{hint}") from None
         try:
             yield reader
         finally:
