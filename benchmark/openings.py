@@ -1,4 +1,4 @@
-"""How far can lids and lips be followed at all, by these labels? A network that does nothing else, as the bound.
+"""How far can lids and lips be followed at all, by these labels? A network that does nothing else, to compare with.
 
 usage: openings.py [--train FOLDER] [--validation FOLDER]
 
