@@ -88,6 +88,12 @@ def colour_of(number: int) -> Colour:
     return PALETTE[number % len(PALETTE)]
 
 
+def angles_text(angles: Sequence[float]) -> str:
+    """Yaw, pitch and roll, radians, as a label has them: whole degrees with their signs."""
+    names = zip(("yaw", "pitch", "roll"), angles, strict=True)
+    return " ".join(f"{name} {round(math.degrees(angle)):+d}" for name, angle in names)
+
+
 def draw_landmarks(
     image: Picture, points: ArrayLike, colour: Colour = PALETTE[0], *, in_place: bool = False
 ) -> Picture:

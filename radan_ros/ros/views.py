@@ -17,6 +17,7 @@ from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from radan_ros import drawing
+from radan_ros.pose import euler_from_rotation
 from radan_ros.ros.answer import Answer
 from radan_ros.ros.images import flat_array, image_message
 from radan_ros.ros.topics import View
@@ -112,7 +113,7 @@ class Overlay(View):
             faces.append(
                 drawing.DrawnFace(
                     landmarks=track.face.landmarks[:, :2],
-                    label=f"face {track.id}{far}",
+                    label=f"face {track.id}{far}   {drawing.angles_text(euler_from_rotation(metric.pose.rotation))}",
                     number=track.id,
                     rotation=metric.pose.rotation,
                     origin=origin,

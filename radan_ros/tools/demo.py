@@ -470,7 +470,7 @@ def draw(out: Path, frame: Frame, latched: dict[str, Any]) -> None:
         vertices = meshes.get(face.id)
         if vertices is not None:
             vertices = np.column_stack([camera.project(vertices), vertices[:, 2]])
-        degrees = " ".join(f"{name} {round(np.degrees(getattr(face, name))):+d}" for name in ("yaw", "pitch", "roll"))
+        degrees = drawing.angles_text((face.yaw, face.pitch, face.roll))
         faces.append(
             drawing.DrawnFace(
                 landmarks=face.landmarks_px.reshape(68, 2),
