@@ -172,6 +172,8 @@ def command_of(program: str, module: str) -> list[str]:
 def set_environment() -> None:
     """Keep DDS on this machine in a domain of its own, and images in shared memory, where the user has not chosen."""
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    if os.environ.get("ROS_DISTRO") == "humble":  # which knows only the older name
+        os.environ.setdefault("ROS_LOCALHOST_ONLY", "1")
     # Above 101 the ports of a domain reach into those that Linux hands out to others.
     os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, 100)))
     use_profile()
