@@ -41,13 +41,13 @@ help:
 	@echo 'make lint    runs ruff and mypy'
 	@echo 'make bench   runs the benchmarks in benchmark/'
 	@echo 'make build   builds the ROS package; scripts/env COMMAND then runs a command with it'
-	@echo 'make venv    only makes the virtual environment; make venv-train adds what training needs'
+	@echo 'make venv    only makes the virtual environment, with all that the offline tools need; make venv-train for training'
 	@echo 'make clean   removes what was built and out/; make distclean also the virtual environments'
 	@echo 'ROS: $(DISTRO), $(if $(SOURCED),as sourced,from PyPI (ROS_DISTRO=jazzy or kilted)); Python packages in $(VENV)/'
 
 # --- the virtual environment; a stamp file in it for each set of requirements ---------------------------------------
 
-venv: $(VENV)/.ready-demo
+venv: $(VENV)/.ready-demo $(VENV)/.ready-offline $(VENV)/.ready-evaluate
 venv-train: $(VENV)/.ready-train $(VENV)/.ready-evaluate
 
 ifdef SOURCED
@@ -76,13 +76,19 @@ requirements/ros-%.txt:
 	@echo "ROS $* is not on PyPI: take ROS_DISTRO=jazzy or kilted, or source /opt/ros/$*/setup.bash first" >&2; exit 1
 endif
 
-$(VENV)/.ready-test: requirements/test.txt requirements/evaluate.txt requirements/train.txt $(VENV)/.ready-demo
-	@echo "Installing pytest and torch into $(VENV) (about 1 minute; where there is no CPU build of torch, more than 2 GB)"
+$(VENV)/.ready-test: requirements/test.txt requirements/evaluate.txt requirements/train.txt requirements/offline.txt \
+		$(VENV)/.ready-demo
+	@echo "Installing pytest, torch and Ray into $(VENV) (about 1 minute; where there is no CPU build of torch, more than 2 GB)"
 	@$(PIP_INSTALL) $(CONSTRAINTS) -r $<
 	@touch $@
 
 $(VENV)/.ready-evaluate: requirements/evaluate.txt $(VENV)/.ready-demo
 	@echo "Installing matplotlib into $(VENV)"
+	@$(PIP_INSTALL) $(CONSTRAINTS) -r $<
+	@touch $@
+
+$(VENV)/.ready-offline: requirements/offline.txt $(VENV)/.ready-demo
+	@echo "Installing pyarrow into $(VENV)"
 	@$(PIP_INSTALL) $(CONSTRAINTS) -r $<
 	@touch $@
 

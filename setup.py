@@ -43,11 +43,15 @@ setup(
         "cuda": ["torch>=2.4", "cupy-cuda12x>=13"],
         "demo": requirements("demo"),
         "evaluate": requirements("evaluate"),
+        "offline": requirements("offline"),
+        "ray": ["ray>=2.9"],
         "train": ["torch>=2.4", "tensorboard"],
     },
     entry_points={
         "console_scripts": [
             "radan-reconstruct=radan_ros.tools.reconstruct:main",
+            "radan-process-bag=radan_ros.tools.process_bag:main",
+            "radan-benchmark=radan_ros.tools.benchmark:main",
             "radan-export=radan_ros.tools.export:main",
             "radan-face-model=radan_ros.tools.face_model:main",
             "radan-prepare=radan_ros.tools.prepare:main",
