@@ -29,10 +29,11 @@ export PIP_NO_INPUT := 1
 # Quiet, but for errors.
 PIP_INSTALL = $(VENV)/bin/python -m pip install -qq --progress-bar off
 
-.PHONY: help venv venv-train build demo face-model model model-clean evaluate test lint bench clean distclean
+.PHONY: help venv venv-train build demo gallery face-model model model-clean evaluate test lint bench clean distclean
 help:
 	@echo 'make demo    plays pictures of faces to the node, records what it publishes, draws it into out/demo/'
 	@echo '             SOURCE=clip.mp4, a folder of pictures, or 0 for the first webcam; MODEL=folder of another model'
+	@echo 'make gallery  makes the pictures of docs/gallery.md again, from photographs that come with Python packages'
 	@echo 'make evaluate  measures a model on labelled photographs (DATA=../shared/datasets), into out/evaluate/'
 	@echo '             MODEL=folder of another model than the built-in one'
 	@echo 'make face-model  makes the built-in face model again, draws it into docs/images/ and measures it'
@@ -119,6 +120,10 @@ $(INSTALL)/.built: $(VENV)/.ready-demo $(BUILT_FROM)
 demo: $(INSTALL)/.built
 	@scripts/env --private $(INSTALL)/lib/radan_ros/demo --out out/demo \
 		$(if $(SOURCE),--source "$(SOURCE)") $(if $(MODEL),--model "$(MODEL)")
+
+# The photographs come with scikit-image and matplotlib.
+gallery: $(VENV)/.ready-evaluate
+	@PYTHONPATH=. $(VENV)/bin/python scripts/gallery.py
 
 evaluate: $(VENV)/.ready-evaluate
 	@$(VENV)/bin/python -m radan_ros.tools.evaluate --data "$(DATA)" --out out/evaluate $(if $(MODEL),--model "$(MODEL)")

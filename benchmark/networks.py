@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from radan_ros.benchmarks.timing import interleaved
 from radan_ros.networks import NetworkSpec, load_checkpoint, network_state, torch_module
 from radan_ros.networks.architecture import State
 from radan_ros.networks.runtime import Network, OpenVinoNetwork, TorchNetwork
@@ -69,23 +68,6 @@ def networks(checkpoints: list[Path]) -> list[tuple[str, NetworkSpec, State]]:
     return [first, *((f"{spec}, random weights", spec, random_state(spec)) for spec in others)]
 
 
-def medians(calls: list[Callable[[], object]], seconds: float) -> list[float]:
-    """Median time of each call in ms; the calls take turns for so many seconds in all."""
-    times: list[list[float]] = [[] for _ in calls]
-    for _ in range(ROUNDS):
-        for call, mine in zip(calls, times, strict=True):
-            time.sleep(0.3)  # the threads of the runtime before this one spin for a while
-            call()
-            end = time.perf_counter() + seconds / ROUNDS / len(calls)
-            for _ in range(10_000):
-                start = time.perf_counter()
-                call()
-                mine.append(1e3 * (time.perf_counter() - start))
-                if time.perf_counter() > end:
-                    break
-    return [float(np.median(mine)) for mine in times]
-
-
 def main() -> int:
     """Print the table."""
     import torch
@@ -109,7 +91,9 @@ def main() -> int:
         runs += [OpenVinoNetwork(graph, name, options.threads, precision) for precision in ("f32", "bf16")]
         for batch in BATCHES:
             crops = crops_of(batch)
-            slow, full, half = medians([partial(run, crops) for run in runs], options.seconds)
+            jobs = {str(i): partial(run, crops) for i, run in enumerate(runs)}
+            times = interleaved(jobs, seconds=options.seconds / ROUNDS / len(jobs), rounds=ROUNDS, pause=0.3)
+            slow, full, half = (float(np.median(of_run)) for of_run in times.values())
             row = f"{name:28}{batch:6}{slow:11.2f}{full:11.2f}{half:11.2f}{slow / full:11.2f}{full / half:11.2f}"
             print(row, flush=True)
         crops = crops_of(16)

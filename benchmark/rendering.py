@@ -13,20 +13,19 @@ from __future__ import annotations
 
 import argparse
 import math
-import statistics
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
+from radan_ros.benchmarks.plain import draw, placed  # noqa: E402
+from radan_ros.benchmarks.timing import interleaved  # noqa: E402
 from radan_ros.rendering import Renderer, warm_up  # noqa: E402
 
 Array = npt.NDArray[Any]
@@ -64,70 +63,6 @@ def synthetic_face() -> tuple[Array, Array, Array]:
     return points, triangles, codes.astype(np.float32)
 
 
-def placed(points: Array, height: float, centre: float, yaw: float) -> Array:
-    """The face, turned by `yaw`, `height` pixels high, in a picture of SIZE; depth grows away from the viewer."""
-    turn = np.array([[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]])
-    middle = (points.max(0) + points.min(0)) / 2
-    turned = (points - middle) @ turn.T * (height / np.ptp(points[:, 1]))
-    return np.stack([centre + turned[:, 0], SIZE[0] / 2 - turned[:, 1], 1000 - turned[:, 2]], 1).astype(np.float32)
-
-
-@njit(nogil=True)  # type: ignore[untyped-decorator]
-def plain_pass(vertices: Array, triangles: Array, values: Array, picture: Array, nearest: Array) -> None:
-    """One plain z-buffered pass: per-vertex `values` (V, C) into `picture` (H, W, C)."""
-    height, width, channels = picture.shape
-    for t in range(triangles.shape[0]):
-        a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-        x0, y0, z0 = vertices[a, 0], vertices[a, 1], vertices[a, 2]
-        x1, y1, z1 = vertices[b, 0], vertices[b, 1], vertices[b, 2]
-        x2, y2, z2 = vertices[c, 0], vertices[c, 1], vertices[c, 2]
-        left = max(int(math.ceil(min(x0, x1, x2))), 0)
-        right = min(int(math.floor(max(x0, x1, x2))), width - 1)
-        top = max(int(math.ceil(min(y0, y1, y2))), 0)
-        bottom = min(int(math.floor(max(y0, y1, y2))), height - 1)
-        if right < left or bottom < top:
-            continue
-        area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
-        if area == 0:
-            continue
-        for y in range(top, bottom + 1):
-            for x in range(left, right + 1):
-                w1 = ((x - x0) * (y2 - y0) - (x2 - x0) * (y - y0)) / area
-                w2 = ((x1 - x0) * (y - y0) - (x - x0) * (y1 - y0)) / area
-                w0 = 1 - w1 - w2
-                if w0 >= 0 and w1 >= 0 and w2 >= 0:
-                    z = w0 * z0 + w1 * z1 + w2 * z2
-                    if z < nearest[y, x]:
-                        nearest[y, x] = z
-                        for k in range(channels):
-                            picture[y, x, k] = w0 * values[a, k] + w1 * values[b, k] + w2 * values[c, k]
-
-
-def plain(faces: list[Array], triangles: Array, values: list[Array]) -> list[Array]:
-    """One plain pass over all faces for each of `values` (F, V, C)."""
-    pictures = []
-    for value in values:
-        picture = np.zeros((*SIZE, value.shape[-1]), np.float32)
-        nearest = np.full(SIZE, np.inf, np.float32)
-        for face, of_face in zip(faces, value, strict=True):
-            plain_pass(face, triangles, of_face, picture, nearest)
-        pictures.append(picture)
-    return pictures
-
-
-def medians(jobs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median milliseconds of each job; the jobs take turns."""
-    times: dict[str, list[float]] = {name: [] for name in jobs}
-    for job in jobs.values():
-        job()
-    for _ in range(rounds):
-        for name, job in jobs.items():
-            start = time.perf_counter()
-            job()
-            times[name].append((time.perf_counter() - start) * 1e3)
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=40)
@@ -156,18 +91,19 @@ def main() -> None:
     ours_240 = math.nan
     for height in HEIGHTS:
         for count in (1, 2):
-            faces = [placed(points, height, SIZE[1] * (i + 1) / (count + 1), 0.4 * i) for i in range(count)]
+            faces = [placed(points, height, SIZE[1] * (i + 1) / (count + 1), 0.4 * i, SIZE) for i in range(count)]
             depths = np.stack([face[:, 2:] for face in faces])
             colours = np.stack([codes] * count)
-            result = medians(
+            times = interleaved(
                 {
                     "ours": lambda faces=faces: renderer.render(faces, SIZE),  # type: ignore[misc]
                     "depth": lambda faces=faces: renderer.render(faces, SIZE, colour=False),  # type: ignore[misc]
-                    "two": lambda f=faces, d=depths, c=colours: plain(f, triangles, [d, c]),  # type: ignore[misc]
-                    "one": lambda f=faces, c=colours: plain(f, triangles, [c]),  # type: ignore[misc]
+                    "two": lambda f=faces, d=depths, c=colours: draw(f, triangles, [d, c], SIZE),  # type: ignore[misc]
+                    "one": lambda f=faces, c=colours: draw(f, triangles, [c], SIZE),  # type: ignore[misc]
                 },
-                arguments.rounds,
+                rounds=arguments.rounds,
             )
+            result = {name: float(np.median(of_job)) for name, of_job in times.items()}
             ours, two, one = result["ours"], result["two"], result["one"]
             if (height, count) == (240, 1):
                 ours_240 = ours

@@ -1,19 +1,44 @@
 """Dense 3D faces from camera images: mesh, landmarks, metric head pose, depth, PNCC (RADAN, Zhou et al., FG 2021).
 
-The whole library in three lines::
+From a picture to meshes in three lines::
 
-    pipeline = radan_ros.Pipeline(radan_ros.open_model(), radan_ros.open_detector("dlib_hog"))
-    faces = pipeline(image)                # boxes -> parameters and 68 landmarks
-    vertices = pipeline.vertices(faces)    # -> dense meshes in image pixels
+    pipeline = radan_ros.Pipeline(radan_ros.open_model(), radan_ros.open_detector())
+    faces = pipeline(radan_ros.read_picture("picture.jpg"))  # boxes -> parameters and 68 landmarks
+    vertices = pipeline.vertices(faces)  # -> dense meshes in image pixels
 
-Nothing here needs ROS except ``radan_ros.ros`` and the generated ``radan_ros.msg``.
+and on to metres, in the camera frame::
+
+    camera = radan_ros.CameraModel.from_field_of_view(image.shape[:2], math.radians(60))
+    heads = [radan_ros.metric_face(face, pipeline.model.face_model, camera) for face in faces]
+    meshes = radan_ros.vertices_in_camera(heads, pipeline.model.face_model)
+
+The names in `__all__` are stable: what they take and return changes only with a note of it. ``docs/library.md`` shows
+each at work. Nothing here needs ROS except ``radan_ros.ros`` and the generated ``radan_ros.msg``.
 """
 
 from radan_ros.camera import CameraModel
 from radan_ros.detectors import open_detector
+from radan_ros.export import write_mesh
 from radan_ros.face import Detection, Face
 from radan_ros.fitting import fit_landmarks
+from radan_ros.metric import metric_face, vertices_in_camera
 from radan_ros.model import Model, open_model
+from radan_ros.pictures import read_picture
 from radan_ros.pipeline import Pipeline
+from radan_ros.tracking import Tracker
 
-__all__ = ["CameraModel", "Detection", "Face", "Model", "Pipeline", "fit_landmarks", "open_detector", "open_model"]
+__all__ = [
+    "CameraModel",
+    "Detection",
+    "Face",
+    "Model",
+    "Pipeline",
+    "Tracker",
+    "fit_landmarks",
+    "metric_face",
+    "open_detector",
+    "open_model",
+    "read_picture",
+    "vertices_in_camera",
+    "write_mesh",
+]

@@ -44,6 +44,16 @@ PARTS = (
     (60, 68, True),  # inner lips
 )
 
+# The pose box in the head frame, metres: the corners of its rear square, then of the larger one in front.
+_POSE_BOX = np.array(
+    [
+        [x, side * y, side * z - 0.03]
+        for x, side in ((-0.02, 0.08), (0.07, 0.092))
+        for y, z in ((-1, -1), (-1, 1), (1, 1), (1, -1))
+    ]
+)
+_POSE_BOX_EDGES = np.array([[0, 1], [1, 2], [2, 3], [3, 0]])
+
 _SHIFT = 5  # OpenCV draws with coordinates in 1/32 pixel
 _FARTHEST = 2**24  # pixels: what those can hold
 _BACKGROUND = (38, 34, 32)
@@ -233,6 +243,80 @@ def draw_axes(
     return out
 
 
+def draw_pose_box(
+    image: Picture,
+    rotation: ArrayLike,
+    origin: ArrayLike,
+    camera: CameraModel,
+    colour: Colour = PALETTE[0],
+    *,
+    in_place: bool = False,
+) -> Picture:
+    """Draw a box before the face that widens towards where it looks, in the camera's perspective.
+
+    The smaller square lies about the face, the larger one 9 cm before it; the farther edges are drawn first.
+
+    Parameters
+    ----------
+    image : (H, W, 3) uint8
+        BGR.
+    rotation : (3, 3) array_like
+        Head frame in the camera frame (columns are its axes): `HeadPose.rotation`.
+    origin : (3,) array_like
+        Origin of the head frame, the sellion, in the camera frame, metres: `HeadPose.translation`.
+    camera : CameraModel
+        With its distortion, as for `draw_axes`.
+    colour : (int, int, int)
+        BGR.
+    in_place : bool
+        Draw on the image itself.
+    """
+    out = image if in_place else image.copy()
+    corners = np.asarray(origin, np.float64) + _POSE_BOX @ np.asarray(rotation, np.float64).T
+    if not np.isfinite(corners).all():
+        return out
+    pixels = camera.project(corners).astype(np.float64)  # NaN behind the camera
+    if not _drawable(pixels):
+        return out
+    width = int(np.clip(round(_size(pixels) / 120), 2, 6))
+    edges = np.concatenate([_POSE_BOX_EDGES + 4, np.stack([np.arange(4), np.arange(4) + 4], axis=1), _POSE_BOX_EDGES])
+    dark = tuple(int(c * 0.55) for c in colour)
+    for number in np.argsort(-corners[edges, 2].mean(axis=1), kind="stable"):
+        line = _fixed(pixels[edges[number]])
+        cv2.polylines(out, [line], False, _OUTLINE, width + 2, cv2.LINE_AA, _SHIFT)
+        # The square in front in full colour tells which way the box opens.
+        cv2.polylines(out, [line], False, colour if number < 4 else dark, width, cv2.LINE_AA, _SHIFT)
+    return out
+
+
+def draw_reference_pose_box(image: Picture, camera: ArrayLike, landmarks: ArrayLike) -> Picture:
+    """Draw the pose box of 3DDFA's code (``--compat``): without perspective, over jaw and brows, light green.
+
+    Parameters
+    ----------
+    image : (H, W, 3) uint8
+        BGR.
+    camera : (3, 4) array_like
+        The network's: ``Face.parameters[:12].reshape(3, 4)``.
+    landmarks : (68, 3) array_like
+        Pixels.
+    """
+    points = np.asarray(landmarks, np.float64)[:, :2]
+    rows = np.asarray(camera, np.float64)[:2, :3]
+    rear = np.ptp(points, axis=0).max() * math.sqrt(2) / 3
+    front = int(rear * 4 / 3)
+    signs = np.array([[-1, -1], [-1, 1], [1, 1], [1, -1]])
+    corners = np.array([[x * half, y * half, z] for half, z in ((rear, 0), (front, front)) for x, y in signs])
+    pixels = corners @ (rows / np.linalg.norm(rows, axis=1, keepdims=True)).T * [1, -1]
+    pixels = (pixels - pixels[:4].mean(axis=0) + points[:27].mean(axis=0)).astype(np.int32)
+    out = image.copy()
+    for square in (pixels[:4], pixels[4:]):
+        cv2.polylines(out, [square], True, (40, 255, 0), 2, cv2.LINE_AA)
+    for start, end in zip(pixels[:4], pixels[4:], strict=True):
+        cv2.line(out, start.tolist(), end.tolist(), (40, 255, 0), 2, cv2.LINE_AA)
+    return out
+
+
 def draw_mesh(
     image: Picture,
     vertices: ArrayLike,
@@ -262,12 +346,12 @@ def draw_mesh(
     points = np.asarray(vertices, np.float32)
     out = image if in_place else image.copy()
     # Only where the mesh lies: a face fills a small part of most pictures.
-    left, top, right, bottom = _reach(points, (image.shape[0], image.shape[1]))
+    left, top, right, bottom = reach(points, (image.shape[0], image.shape[1]))
     if left >= right or top >= bottom:
         return out
     faces = np.asarray(triangles, np.int32)
     # The third axis only has to be in the scale of the others for the light to fall right.
-    light = shade(_in_pixels(points), faces, specular=0.1)[:, None]
+    light = shade(in_pixels(points), faces, specular=0.1)[:, None]
     tint = np.clip(light * (0.75 * np.array(colour, np.float32) + 0.25 * 255) * 1.15, 0, 255).astype(np.float32)
     placed = points - np.array([left, top, 0], np.float32)
     rendering = render([placed], faces, tint, (bottom - top, right - left))
@@ -469,30 +553,38 @@ def overlay(
     for face in order:
         draw_landmarks(out, face.landmarks, colour_of(face.number), in_place=True)
     for face in order:
-        points = np.asarray(face.landmarks, np.float64)[:, :2]
-        if face.label and _drawable(points):
-            # The landmarks end at the brows: the label goes above the forehead.
-            left, top = points.min(axis=0)
-            bottom = points[:, 1].max()
-            rise = 0.55 * (bottom - top)
-            place = (left, top - rise)
-            draw_label(out, face.label, place, colour_of(face.number), below=bottom, in_place=True)
+        label_face(out, face.landmarks, face.label, colour_of(face.number))
     return out
 
 
-def _in_pixels(points: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The mesh with its third axis scaled as x and y are, when it is in another unit (metres).
+def label_face(out: Picture, landmarks: ArrayLike, label: str, colour: Colour) -> None:
+    """Draw a label on the image itself, above the face's forehead, or below its chin where there is no room."""
+    points = np.asarray(landmarks, np.float64)[:, :2]
+    if label and _drawable(points):
+        # The landmarks end at the brows.
+        left, top = points.min(axis=0)
+        bottom = points[:, 1].max()
+        draw_label(out, label, (left, top - 0.55 * (bottom - top)), colour, below=bottom, in_place=True)
+
+
+def in_pixels(points: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A mesh (V, 3), x and y in pixels, with its third axis scaled as x and y are (`pixels_per_depth`)."""
+    scaled = points.copy()
+    scaled[:, 2] *= pixels_per_depth(points)
+    return scaled
+
+
+def pixels_per_depth(points: NDArray[np.float32]) -> float:
+    """About how many pixels one of the third axis of a mesh (V, 3) is, whose x and y are in pixels.
 
     A head is about as deep as it is wide: the ratio of the extents serves, since it is only for the light.
     """
     extent = _high(points) - _low(points)
     across = float(np.hypot(extent[0], extent[1])) / math.sqrt(2)
-    scaled = points.copy()
-    scaled[:, 2] *= 0.8 * across / max(float(extent[2]), 1e-9)
-    return scaled
+    return 0.8 * across / max(float(extent[2]), 1e-9)
 
 
-def _reach(points: NDArray[np.float32], size: tuple[int, int]) -> tuple[int, int, int, int]:
+def reach(points: NDArray[np.float32], size: tuple[int, int]) -> tuple[int, int, int, int]:
     """Left, top, right, bottom of the finite points in a picture of `size`, with room for a soft rim."""
     rows = np.ascontiguousarray(points.T)  # minima along rows are several times as fast
     x, y = rows[:2, np.isfinite(rows).all(axis=0)]

@@ -33,7 +33,7 @@ from sensor_msgs.msg import Image  # noqa: E402
 
 from radan_ros import Model  # noqa: E402
 from radan_ros.fastdds import PROFILE_VARIABLES  # noqa: E402
-from radan_ros.tools import demo, play, record  # noqa: E402
+from radan_ros.tools import demo, demo_pictures, play, record  # noqa: E402
 from radan_ros.tools.sources import Astronaut  # noqa: E402
 
 TYPES = (
@@ -353,9 +353,9 @@ def test_the_demo_chooses_a_dds_profile_where_the_user_has_none(monkeypatch: pyt
 
 
 def test_the_demo_colours_the_built_in_face_and_no_other(builtin: Model) -> None:
-    colours = demo.mesh_colours(builtin.face_model.version)
+    colours = demo_pictures.mesh_colours(builtin.face_model.version)
     assert np.shape(colours) == builtin.face_model.mean.shape and len(np.unique(colours, axis=0)) > 3
-    assert np.shape(demo.mesh_colours("c0ffee")) == (3,)
+    assert np.shape(demo_pictures.mesh_colours("c0ffee")) == (3,)
 
 
 def test_the_demo_says_in_one_line_why_it_cannot_write(tmp_path: Path) -> None:

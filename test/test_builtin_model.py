@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -19,7 +18,6 @@ from radan_ros.metric import metric_face
 from radan_ros.model import builtin_model
 from radan_ros.networks import load_checkpoint, network_state
 from radan_ros.pose import consistency, euler_from_rotation
-from radan_ros.tools import reconstruct
 from radan_ros.training.augmentation import MIRRORED
 
 EYES = float(np.linalg.norm(np.subtract(ASTRONAUT_MARKS[36], ASTRONAUT_MARKS[45])))  # pixels
@@ -123,23 +121,3 @@ def test_her_head_is_upright_frontal_and_as_large_as_heads_are(builtin: Model, f
     pose = metric_face(face, builtin.face_model, PORTRAIT).pose
     assert np.isclose(pose.translation[2], PORTRAIT.matrix[0, 0] * 0.088 / EYES, rtol=0.12)
     assert pose.residual < 0.04 * EYES
-
-
-def test_reconstruct_writes_what_the_pipeline_answers(
-    pipeline: Pipeline, astronaut: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    cv2.imwrite(str(tmp_path / "astronaut.png"), astronaut)
-    out = tmp_path / "out"
-    assert reconstruct.main(["-f", str(tmp_path / "astronaut.png"), "--out", str(out), "--device", "cpu"]) == 0
-    [expected] = pipeline(astronaut)
-    written = np.loadtxt(out / "astronaut_0.txt")
-    assert np.abs(written.T * [1, 1, -1] - expected.landmarks).max() < 0.05
-    names = ("astronaut_0.txt", "astronaut_depth.png", "astronaut_landmarks.jpg", "astronaut_pncc.png")
-    assert sorted(path.name for path in out.iterdir()) == sorted(names)
-    depth = cv2.imread(str(out / "astronaut_depth.png"), cv2.IMREAD_UNCHANGED)
-    pncc = cv2.imread(str(out / "astronaut_pncc.png"))
-    assert ((depth > 0) == pncc.any(axis=2)).mean() > 0.999
-    x, y = np.rint(expected.landmarks[30, :2]).astype(int)
-    assert depth[y, x] > 230 > depth[depth > 0].mean(), "the tip of the nose is nearest"
-    assert reconstruct.main(["-f", str(tmp_path / "nothing.png"), "--out", str(out), "--device", "cpu"]) == 1
-    assert "nothing.png" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import pytest
 
 from radan_ros import drawing
 from radan_ros.camera import CameraModel
-from radan_ros.pose import FACING
+from radan_ros.pose import FACING, rotation_from_euler
 
 CAMERA = CameraModel((480, 640), np.array([[550, 0, 320], [0, 550, 240], [0, 0, 1.0]]), np.zeros(0))
 
@@ -84,6 +84,54 @@ def test_axes_of_a_head_that_faces_the_camera_point_where_they_should() -> None:
     rows, columns = np.nonzero(blue)
     assert rows.mean() < 220 and abs(columns.mean() - 320) < 4
     assert not drawing.draw_axes(image, FACING, [0, 0, -0.6], CAMERA).any()
+
+
+def test_the_pose_box_opens_towards_where_the_head_looks() -> None:
+    image = np.zeros((480, 640, 3), np.uint8)
+    colour = (255, 180, 80)
+    out = drawing.draw_pose_box(image, FACING, [0, 0, 0.6], CAMERA, colour)
+    assert not image.any()
+    bright = (np.abs(out.astype(int) - colour) < 40).all(axis=2)  # the square in front
+    rows, columns = np.nonzero(bright)
+    side = 2 * 0.092 / (0.6 - 0.07) * 550
+    assert abs(np.ptp(columns) - side) < 6 and abs(np.ptp(rows) - side) < 6, "nearer is larger"
+    assert abs(columns.mean() - 320) < 3 and (out[:, ::-1][:, :-1] == out[:, 1:]).mean() > 0.99
+    left = np.nonzero(
+        (
+            drawing.draw_pose_box(image, rotation_from_euler(0.5, 0, 0), [0, 0, 0.6], CAMERA, colour) - np.array(colour)
+            == 0
+        ).all(axis=2)
+    )[1]
+    assert left.mean() > 320 + 15, "turned to the subject's left, it moves to the viewer's right"
+    wide = CameraModel((480, 640), CAMERA.matrix, np.array([-0.3, 0.05, 0, 0]))
+    assert (
+        drawing.draw_pose_box(image, FACING, [0.15, 0, 0.6], wide)
+        != drawing.draw_pose_box(image, FACING, [0.15, 0, 0.6], CAMERA)
+    ).any()
+    for origin in ([0, 0, -0.6], [0, 0, 0.05], [np.nan, 0, 1]):
+        assert not drawing.draw_pose_box(image, FACING, origin, CAMERA).any()
+    drawing.draw_pose_box(image, FACING, [0, 0, 0.6], CAMERA, colour, in_place=True)
+    assert (image == out).all()
+
+
+def test_the_pose_box_of_the_reference_has_its_corners() -> None:
+    """Corners worked out by hand: a head turned by 30 degrees, landmarks over 120 x 120 pixels around (200, 150)."""
+    image = np.zeros((300, 400, 3), np.uint8)
+    points = np.tile([[140.0, 90.0], [260.0, 210.0]], (34, 1))
+    points[:27] = 200, 150
+    cosine, sine = np.cos(np.pi / 6), 0.5
+    camera = 3.7 * np.array(
+        [[cosine, 0, sine, 9], [0, 1, 0, 9], [-sine, 0, cosine, 9]]
+    )  # neither scale nor shift count
+    out = drawing.draw_reference_pose_box(image, camera, points)
+    half = 120 * np.sqrt(2) / 3  # 56.57; in front 75, and 75 before it
+    for x, y in ((200 - cosine * half, 150 + half), (200 + cosine * half, 150 - half)):
+        assert out[int(y), int(x), 1] == 255
+    for x, y in ((200 - cosine * 75 + sine * 75, 150 + 75), (200 + cosine * 75 + sine * 75, 150 - 75)):
+        assert out[int(y), int(x), 1] == 255
+    rows, columns = np.nonzero(out.any(axis=2))
+    assert rows.min() > 70 and rows.max() < 230 and columns.max() < 200 + 0.5 * 75 + cosine * 75 + 5
+    assert tuple(out[150 + 56, 200]) == (40, 255, 0) and not image.any()
 
 
 def test_a_mesh_tints_its_pixels_and_no_others() -> None:

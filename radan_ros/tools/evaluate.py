@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from radan_ros import Pipeline, boxes, open_model
+from radan_ros import Pipeline, boxes
+from radan_ros.benchmarks.answers import open_models
+from radan_ros.benchmarks.labelled import Photographs, read_photographs
+from radan_ros.benchmarks.plots import check_matplotlib, draw_errors
+from radan_ros.benchmarks.scoring import known_or_none
 from radan_ros.model import Model
 from radan_ros.networks import load_checkpoint, network_state
 from radan_ros.networks.runtime import GRAPH_SUFFIXES
+from radan_ros.pictures import write_picture
 from radan_ros.pipeline import cameras_in_crop
 from radan_ros.tools.play import positive_integer
-from radan_ros.tools.reconstruct import read_picture, write_picture
 from radan_ros.training import evaluation
-from radan_ros.training.augmentation import DETECTOR, turn_of
+from radan_ros.training.augmentation import DETECTOR
 from radan_ros.training.pictures import prediction_grid
 from radan_ros.training.preparation import label_pictures, prepare_samples, read_labelled_pictures
 from radan_ros.training.samples import MARGIN, Samples, read_samples
@@ -44,37 +47,6 @@ BARS = (
     ("file, MB", "at most", 4.0),
     ("ms a crop", "at most", 1.0),
 )
-
-
-@dataclass(frozen=True)
-class Faces:
-    """Labelled faces in pictures.
-
-    Attributes
-    ----------
-    name : str
-    pictures : list of Path, or (N, H, W, 3) uint8 array
-    landmarks : (N, 68, 2) float32
-        Given, in pixels of each picture.
-    yaw : (N,) float64
-        Degrees.
-    turns : (N,) float64
-        Sines, see `augmentation.turn_of`.
-    """
-
-    name: str
-    pictures: Any
-    landmarks: NDArray[np.float32]
-    yaw: NDArray[np.float64]
-    turns: NDArray[np.float64]
-
-    def __len__(self) -> int:
-        return len(self.landmarks)
-
-    def picture(self, index: int) -> NDArray[np.uint8]:
-        """One picture (H, W, 3); ValueError or OSError names the file that cannot be read."""
-        given = self.pictures[index]
-        return read_picture(given) if isinstance(given, Path) else np.ascontiguousarray(given)
 
 
 @dataclass(frozen=True)
@@ -112,9 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    if find_spec("matplotlib") is None:  # said before the work, not after it
-        raise ImportError("the error curves need matplotlib: pip install matplotlib")
-    models = _open_models([options.model, *options.compare], options)
+    check_matplotlib()  # said before the work, not after it
+    models = open_models([options.model, *options.compare], options.device, options.threads)
     sets = [read_photographs(options.data / PHOTOGRAPHS, options.split)]
     if options.profiled is not None:
         sets.append(profiled(read_samples(options.profiled)))
@@ -134,61 +105,19 @@ def _evaluate(options: argparse.Namespace) -> None:
         results[name]["cost"] = cost(model)
     print(_report(results, sets, options))
     settings = {"draws": options.draws, "seed": options.seed, "split": options.split, "box": asdict(DETECTOR)}
-    known = {m: {k: _known(rows) for k, rows in tables.items()} for m, tables in results.items()}
+    known = {
+        m: {k: {r: known_or_none(v) for r, v in rows.items()} for k, rows in t.items()} for m, t in results.items()
+    }
     (options.out / "evaluation.json").write_text(json.dumps({"settings": settings, "models": known}, indent=2))
-    _draw_curves(options.out / "errors.png", sets, answers)
+    panels = {
+        faces.name: {name: (100 * answers[name, faces.name].errors, faces.yaw) for name in models} for faces in sets
+    }
+    draw_errors(options.out / "errors.png", panels)
     first, model = next(iter(models.items()))
     for faces in sets:
         for kind, picture in _sheets(faces, answers[first, faces.name], model, options.seed).items():
             write_picture(options.out / f"{faces.name.replace(' ', '_')}_{kind}.png", picture)
     print(f"written to {options.out}")
-
-
-def _known(rows: dict[str, float]) -> dict[str, float | None]:
-    """JSON has no NaN."""
-    return {row: value if np.isfinite(value) else None for row, value in rows.items()}
-
-
-def _open_models(folders: Sequence[Path | None], options: argparse.Namespace) -> dict[str, Model]:
-    """Models by name; those of one name are told apart by their folders."""
-    opened = [(f, open_model(f, device=options.device, threads=options.threads)) for f in folders]
-    names = [model.name for _, model in opened]
-    models = {m.name if names.count(m.name) == 1 else f"{m.name} ({f or 'built-in'})": m for f, m in opened}
-    if len(models) < len(opened):
-        raise ValueError("a model folder is named twice")
-    return models
-
-
-def read_photographs(folder: Path, split: str) -> Faces:
-    """Photographs with 68 given points: ``images/`` and ``labels.npz`` (names, landmarks68_2d, split, teacher_camera).
-
-    Raises
-    ------
-    ValueError
-        Names the file and what is missing in it.
-    """
-    path = folder / "labels.npz"
-    if not path.is_file():
-        raise ValueError(f"{path} is missing: the evaluation needs labelled photographs (--data)")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            needed = ("names", "landmarks68_2d", "split", "teacher_camera")
-            missing = [name for name in needed if name not in file]
-            if missing:
-                raise ValueError(f"lacks {', '.join(missing)}")
-            names, landmarks, splits, cameras = (file[name] for name in needed)
-        for name, array, shape in zip(
-            needed, (names, landmarks, splits, cameras), ((), (68, 2), (), (3, 4)), strict=True
-        ):
-            if array.shape != (len(names), *shape):
-                raise ValueError(f"{name} has shape {array.shape}, not {(len(names), *shape)}")
-    except Exception as e:  # zip and header errors of many kinds
-        raise ValueError(f"{path}: {e}") from None
-    chosen = splits == split
-    if not chosen.any():
-        raise ValueError(f"{path}: no photographs of the split '{split}' (there are {', '.join(np.unique(splits))})")
-    pictures = [folder / "images" / str(name) for name in names[chosen]]
-    return _faces(f"{folder.name} {split}", pictures, landmarks[chosen], cameras[chosen])
 
 
 def turned_photographs(options: argparse.Namespace, model: Model) -> Samples:
@@ -200,26 +129,22 @@ def turned_photographs(options: argparse.Namespace, model: Model) -> Samples:
     )
 
 
-def profiled(samples: Samples) -> Faces:
+def profiled(samples: Samples) -> Photographs:
     """Labelled crops of turned faces; their wide crops are the pictures."""
     if not len(samples):
         raise ValueError("there are no turned faces: none of the photographs could be fitted")
-    return _faces("profiled", samples.crops, samples.landmarks + MARGIN, cameras_in_crop(samples.parameters))
+    cameras = cameras_in_crop(samples.parameters)
+    return Photographs.seen_by("profiled", samples.crops, samples.landmarks + MARGIN, cameras)
 
 
-def _faces(name: str, pictures: Any, landmarks: NDArray[np.float32], cameras: NDArray[np.float32]) -> Faces:
-    yaw = evaluation.head_angles(cameras)[:, 0]
-    return Faces(name, pictures, landmarks, yaw, np.array([turn_of(c.ravel()) for c in cameras]))
-
-
-def detector_squares(faces: Faces, index: int, draws: int, seed: int) -> list[NDArray[np.float64]]:
+def detector_squares(faces: Photographs, index: int, draws: int, seed: int) -> list[NDArray[np.float64]]:
     """Squares as a detector would have found a face: the same for every model."""
     rng = np.random.default_rng((seed, index))
     true = boxes.square_from_landmarks(faces.landmarks[index])
     return [DETECTOR.draw(true, float(faces.turns[index]), rng) for _ in range(draws)]
 
 
-def answer(model: Model, faces: Faces, draws: int, seed: int, bar: tqdm[Any] | None = None) -> Answers:
+def answer(model: Model, faces: Photographs, draws: int, seed: int, bar: tqdm[Any] | None = None) -> Answers:
     """Let a model look at every face in several squares.
 
     Raises
@@ -244,7 +169,7 @@ def answer(model: Model, faces: Faces, draws: int, seed: int, bar: tqdm[Any] | N
     return Answers(squares, parameters, landmarks[..., :2], errors)
 
 
-def measure(faces: Faces, answers: Answers) -> dict[str, float]:
+def measure(faces: Photographs, answers: Answers) -> dict[str, float]:
     """Rows of the table: errors in percent, ratios and correlations; every square of a face counts."""
     draws = answers.errors.shape[1]
     percent, yaw = 100 * answers.errors.ravel(), np.repeat(faces.yaw, draws)
@@ -312,7 +237,9 @@ def _bytes(path: Path) -> int:
     return path.stat().st_size + (weights.stat().st_size if path.suffix == ".xml" and weights.is_file() else 0)
 
 
-def _report(results: dict[str, dict[str, dict[str, float]]], sets: Sequence[Faces], options: argparse.Namespace) -> str:
+def _report(
+    results: dict[str, dict[str, dict[str, float]]], sets: Sequence[Photographs], options: argparse.Namespace
+) -> str:
     """The tables, and for the first model which bars it meets."""
     names = list(results)
     width = max(12, *(len(name) + 2 for name in names))
@@ -347,33 +274,7 @@ def _label(row: str) -> str:
     return f"correlation of {row}" if row.endswith("openings") else row
 
 
-def _draw_curves(path: Path, sets: Sequence[Faces], answers: dict[tuple[str, str], Answers]) -> None:
-    """Cumulative error curves, and errors over yaw with their means in 15 degrees; one row for each set of faces."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 4.2 * len(sets)), layout="constrained")
-    axes = figure.subplots(len(sets), 2, squeeze=False)
-    for (curve, over_yaw), faces in zip(axes, sets, strict=True):
-        for number, (name, of) in enumerate(n for n in answers if n[1] == faces.name):
-            percent = 100 * answers[name, of].errors
-            ordered = np.sort(percent.ravel())
-            curve.plot(ordered, np.arange(1, ordered.size + 1) / ordered.size, color=f"C{number}", label=name)
-            each = percent.mean(axis=1)
-            over_yaw.scatter(faces.yaw, each, s=6, alpha=0.35, color=f"C{number}", linewidths=0)
-            ends = np.arange(-90, 91, 15)
-            place = np.digitize(faces.yaw, ends)
-            middles = [(low + 7.5, each[place == i].mean()) for i, low in enumerate(ends, 1) if (place == i).sum() > 2]
-            if middles:
-                over_yaw.plot(*zip(*middles, strict=True), color=f"C{number}", marker="o")
-        curve.set(xlim=(0, 10), ylim=(0, 1), xlabel="NME, %", ylabel="share of faces", title=faces.name)
-        over_yaw.set(xlim=(-90, 90), ylim=(0, 12), xlabel="yaw, degrees", ylabel="NME, %", xticks=range(-90, 91, 30))
-        for axis in (curve, over_yaw):
-            axis.grid(alpha=0.3)
-        curve.legend()
-    figure.savefig(path, dpi=100)
-
-
-def _sheets(faces: Faces, answers: Answers, model: Model, seed: int) -> dict[str, NDArray[np.uint8]]:
+def _sheets(faces: Photographs, answers: Answers, model: Model, seed: int) -> dict[str, NDArray[np.uint8]]:
     """Given and predicted landmarks of the faces with the largest errors, and of random ones."""
     draw = answers.errors.argmax(axis=1)
     worst = np.argsort(-answers.errors.max(axis=1), kind="stable")[:ON_SHEET]
@@ -384,7 +285,7 @@ def _sheets(faces: Faces, answers: Answers, model: Model, seed: int) -> dict[str
     }
 
 
-def _sheet(faces: Faces, answers: Answers, model: Model, which: Sequence[tuple[int, int]]) -> NDArray[np.uint8]:
+def _sheet(faces: Photographs, answers: Answers, model: Model, which: Sequence[tuple[int, int]]) -> NDArray[np.uint8]:
     crops, given = [], []
     for face, draw in which:
         square = answers.squares[face, draw]

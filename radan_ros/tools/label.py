@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from radan_ros import Pipeline, open_detector, open_model
-from radan_ros.tools.reconstruct import read_picture
+from radan_ros.pictures import read_picture
 from radan_ros.training.labelling import label_picture
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")

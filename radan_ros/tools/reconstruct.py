@@ -1,138 +1,182 @@
-"""``radan-reconstruct``: pictures in; landmarks, an overlay, a depth and a PNCC image out. No ROS."""
+"""``radan-reconstruct``: pictures, folders, videos, a webcam in; meshes, landmarks, pictures, tables out. No ROS."""
 
 from __future__ import annotations
 
 import argparse
+import math
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import cv2
-import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from radan_ros import Pipeline, boxes, detectors, drawing, open_detector, open_model
-from radan_ros.face import Face
+from radan_ros import Pipeline, open_detector, open_model
+from radan_ros.detectors.dlib_landmarks import DlibLandmarks
+from radan_ros.paf import open_anchors
 from radan_ros.rendering import Renderer
-from radan_ros.rendering.compat import reference_depth_and_pncc
+from radan_ros.smoothing import Smoothing
+from radan_ros.tables import check_parquet
+from radan_ros.tools.naming import distinct_names, without_results
+from radan_ros.tools.options import FACES_OF_A_VIDEO, parse
+from radan_ros.tools.results import ALL, OF_A_VIDEO, UNASKED, Folder, Results, one_line
+from radan_ros.tools.sources import PICTURE_SUFFIXES, Clip, Webcam, open_source, pictures_in
+from radan_ros.tools.stills import ERRORS, Still, StillOptions, reconstruct_stills
+from radan_ros.tools.videos import VideoOptions, reconstruct_video
+from radan_ros.tracking import TrackerSettings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; returns the exit status: 0, or 1 when the model or any picture could not be done."""
-    options = _parser().parse_args(arguments)
+    """Run the program; returns the exit status: 0, 1 with a line for each input that failed, 130 after Ctrl-C."""
+    options = parse(arguments)
+    _silence_codecs()
     try:
-        model = open_model(options.model, device=options.device)
-        detector = open_detector(options.detector, min_face=options.min_face, threshold=options.threshold)
-        options.out.mkdir(parents=True, exist_ok=True)
+        return _Run(options).all()
+    except KeyboardInterrupt:
+        return 130
     except (OSError, ValueError, ImportError) as error:
-        print(f"radan-reconstruct: {error}", file=sys.stderr)
+        _complain(one_line(error))
         return 1
-    pipeline = Pipeline(model, detector, compat=options.compat)
-    # Rendering in image pixels is cheap beside reading and writing files: the CPU will do.
-    renderer = Renderer(model.face_model.triangles, model.face_model.codes)
-    failed = 0
-    for path in tqdm(options.files, unit="picture", disable=len(options.files) < 2 or not sys.stderr.isatty()):
+
+
+class _Run:
+    """One call of the program. Raises OSError, ValueError or ImportError for what stops all of it."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.failed = False
+        self.stills, self.videos, paths = self._inputs()
+        model = open_model(options.model, device=options.device)
+        self.open_detector = partial(
+            open_detector, options.detector, min_face=options.min_face, threshold=options.threshold
+        )
+        landmarks = DlibLandmarks(options.dlib_landmark) if options.dlib_landmark else None
+        needs_anchors = "paf" in self.wanted(UNASKED)
+        self.of_videos = self._wanted_of_videos() if self.videos else set()
+        self.results = Results(
+            Folder(options.out, paths),
+            Pipeline(model, self.open_detector(), landmarks=landmarks, compat=options.compat),
+            # Rendering is cheap beside reading and writing files: the CPU will do.
+            Renderer(model.face_model.triangles, model.face_model.codes),
+            field_of_view=math.radians(options.field_of_view),
+            uv=options.uv,
+            anchors=open_anchors(model.face_model, options.model) if needs_anchors else None,
+            paf_size=options.paf_size,
+        )
+
+    def wanted(self, unasked: Collection[str]) -> set[str]:
+        """The kinds of results, from what comes unasked, --only and the switches."""
+        kinds = set(unasked if self.options.only is None else self.options.only)
+        for kind in ALL:
+            switch = getattr(self.options, kind.replace("-", "_"))
+            if switch is not None:
+                (kinds.add if switch else kinds.discard)(kind)
+        return kinds
+
+    def all(self) -> int:
+        """Do all inputs; returns the exit status."""
+        self._do_stills()
+        for source, name in self.videos:
+            self._do_video(source, name)
+        return 1 if self.failed else 0
+
+    def _do_stills(self) -> None:
+        options = self.options
+        how = StillOptions(
+            self.wanted(UNASKED) - {*OF_A_VIDEO}, options.batch, options.bbox_init == "two", options.max_faces
+        )
+        hidden = len(self.stills) < 2 or not sys.stderr.isatty()
+        outcomes = reconstruct_stills(self.stills, self.open_detector, self.results, how)
+        with tqdm(total=len(self.stills), unit="picture", disable=hidden) as bar, closing(outcomes):
+            for outcome in outcomes:
+                bar.update()
+                for trouble in outcome.troubles:
+                    self._fail(trouble)
+                if outcome.faces:
+                    bar.write(f"{outcome.still.path}: {_faces(outcome.faces)} -> {options.out / outcome.still.name}_*")
+
+    def _do_video(self, text: str, name: str) -> None:
+        options = self.options
+        settings = TrackerSettings(
+            max_faces=options.max_faces or FACES_OF_A_VIDEO,
+            confirm_images=1,
+            deterministic=True,
+            smoothing=Smoothing() if options.smooth else None,
+        )
         try:
-            count = _reconstruct(path, pipeline, renderer, options)
-            tqdm.write(f"{path}: {count} faces -> {options.out / path.stem}_*")
-        except (OSError, ValueError, cv2.error) as error:
-            failed += 1
-            print(f"radan-reconstruct: {' '.join(str(error).split())}", file=sys.stderr)
-    return 1 if failed else 0
+            source = open_source(text)
+            assert isinstance(source, (Clip, Webcam))
+            of_results = VideoOptions(options.every, options.frames, settings)
+            total = None if source.count is None else -(-source.count // options.every)
+            total = options.frames if total is None else min(total, options.frames or total)
+            with tqdm(total=total, unit="frame", desc=name, disable=not sys.stderr.isatty()) as bar:
+                count = reconstruct_video(source, name, self.of_videos, self.results, of_results, bar)
+        except ERRORS as error:
+            text_of = one_line(error)
+            self._fail(text_of if text in text_of else f"{text}: {text_of}")
+            return
+        print(f"{text}: {count.frames} frames, {_faces(count.people)} -> {options.out / name}*")
+        if not count.faces:
+            self._fail(f"{text}: no face found in {count.frames} frames")
+        if count.without_pose:
+            self._fail(f"{text}: {count.without_pose} faces in all frames were left out, for no pose fits them")
+
+    def _wanted_of_videos(self) -> set[str]:
+        """As `wanted`; without Parquet where it cannot be written and was not asked for."""
+        kinds = self.wanted(OF_A_VIDEO)
+        try:
+            if "parquet" in kinds:
+                check_parquet()
+        except ImportError:
+            if self.options.parquet or self.options.only:
+                raise
+            kinds.discard("parquet")
+        return kinds
+
+    def _inputs(self) -> tuple[list[Still], list[tuple[str, str]], list[Path]]:
+        """Pictures, videos with names for their results, and all files; what is not there is complained of."""
+        pictures: dict[Path, None] = {}
+        videos: dict[str, Path] = {}
+        for text in self.options.files:
+            path = Path(text).expanduser()
+            if path.is_dir():
+                try:
+                    pictures.update(dict.fromkeys(without_results(pictures_in(path))))
+                except (OSError, ValueError) as error:
+                    self._fail(one_line(error))
+            elif text.isdigit() and not path.exists():
+                videos[text] = Path(f"webcam{text}")
+            elif not path.exists():
+                self._fail(f"{path}: no such file or folder (a number is a webcam)")
+            elif path.suffix.lower() in PICTURE_SUFFIXES:
+                pictures[path] = None
+            else:
+                videos[text] = path
+        paths = [*pictures, *videos.values()]
+        names = distinct_names(paths)
+        stills = [Still(path, name) for path, name in zip(pictures, names, strict=False)]
+        return stills, list(zip(videos, names[len(stills) :], strict=True)), paths
+
+    def _fail(self, text: str) -> None:
+        self.failed = True
+        _complain(text)
 
 
-def _reconstruct(path: Path, pipeline: Pipeline, renderer: Renderer, options: argparse.Namespace) -> int:
-    image = read_picture(path)
-    box_file = path.with_name(path.name + ".bbox")
-    given = boxes.read_bbox_file(str(box_file)) if box_file.is_file() else None
-    faces = pipeline(image, None if given is None else np.array(given), two_step=options.bbox_init == "two")
-    stem = str(options.out / path.stem)
-    for i, face in enumerate(faces):
-        # Three rows x, y, z of 68 numbers; as 3DDFA writes them, the third grows towards the viewer.
-        np.savetxt(f"{stem}_{i}.txt", (face.landmarks * [1, 1, -1]).T, fmt="%.3f")
-    for name, picture in _pictures(image, faces, pipeline, renderer).items():
-        write_picture(Path(f"{stem}_{name}"), picture)
-    return len(faces)
+def _silence_codecs() -> None:
+    """OpenCV and the codecs in it report damaged files on standard error by themselves, in many lines of their own."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
-def _pictures(
-    image: NDArray[np.uint8], faces: list[Face], pipeline: Pipeline, renderer: Renderer
-) -> dict[str, NDArray[np.uint8]]:
-    """Overlay, depth (nearest white, 8 bits) and PNCC, by the end of their file names."""
-    size = image.shape[:2]
-    face_model = pipeline.model.face_model
-    vertices = pipeline.vertices(faces)
-    drawn = [
-        drawing.DrawnFace(number=i, landmarks=face.landmarks, vertices=mesh, label=f"face {i}")
-        for i, (face, mesh) in enumerate(zip(faces, vertices, strict=True))
-    ]
-    if pipeline.compat:
-        towards = [mesh * np.array([1, 1, -1], np.float32) for mesh in vertices]
-        depth, pncc = reference_depth_and_pncc(towards, face_model.triangles, face_model.codes, size)
-        grey, colour = np.asarray(depth).astype(np.uint8), np.asarray(pncc).astype(np.uint8)
-    else:
-        rendering = renderer.render(vertices, size)
-        grey, colour = _grey(rendering.depth), rendering.colour
-    return {
-        "landmarks.jpg": drawing.overlay(image, drawn, triangles=face_model.triangles),
-        "depth.png": grey,
-        "pncc.png": np.ascontiguousarray(colour[..., ::-1]),
-    }
+def _complain(text: str) -> None:
+    tqdm.write(f"radan-reconstruct: {text}", file=sys.stderr)
 
 
-def _grey(depth: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Depth to 8 bits over its own range: nearest 255, farthest 1, nothing 0."""
-    out = np.zeros(depth.shape, np.uint8)
-    seen = np.isfinite(depth)
-    if seen.any():
-        near, far = float(depth[seen].min()), float(depth[seen].max())
-        out[seen] = np.rint(255 - 254 * (depth[seen] - near) / max(far - near, 1e-6)).astype(np.uint8)
-    return out
-
-
-def read_picture(path: Path) -> NDArray[np.uint8]:
-    """Read a picture as (H, W, 3) uint8 BGR.
-
-    Raises
-    ------
-    ValueError, OSError
-        Name the file: it is missing, or no picture that OpenCV reads.
-    """
-    content = np.fromfile(path, np.uint8)
-    picture = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
-    if picture is None:
-        raise ValueError(f"{path}: not a picture that can be read")
-    return np.asarray(picture, np.uint8)
-
-
-def write_picture(path: Path, picture: NDArray[np.uint8]) -> None:
-    """Write a picture in the format that its name ends in; OSError when the disk does not take it."""
-    _, content = cv2.imencode(path.suffix, picture)
-    path.write_bytes(content.tobytes())
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="radan-reconstruct", description=__doc__)
-    parser.add_argument(
-        "-f", "--files", nargs="+", type=Path, required=True, help="pictures; boxes from a .bbox file beside one"
-    )
-    parser.add_argument("--out", type=Path, default=Path("."), help="folder for the results (this folder)")
-    parser.add_argument("--model", help="model folder; without it the built-in model")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<i>")
-    parser.add_argument("--detector", default="dlib_hog")
-    parser.add_argument("--min-face", type=int, help="smallest face to find, pixels (a sixth of the picture's height)")
-    parser.add_argument(
-        "--threshold",
-        type=float,
-        default=detectors.THRESHOLD,
-        help=f"smallest score of a detection ({detectors.THRESHOLD}); 0 finds more, of which more are none",
-    )
-    parser.add_argument(
-        "--bbox-init", choices=("one", "two"), default="one", help="two: crop again around the first answer"
-    )
-    parser.add_argument("--compat", action="store_true", help="the pixel conventions and pictures of 3DDFA's code")
-    return parser
+def _faces(count: int) -> str:
+    return f"{count} face" if count == 1 else f"{count} faces"
 
 
 if __name__ == "__main__":

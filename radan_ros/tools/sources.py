@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -77,9 +78,7 @@ def open_source(text: str) -> Source:
     if text.isdigit() and not path.exists():
         return Webcam(int(text))
     if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file())
-        if not files:
-            raise SourceError(f"{path}: no pictures in this folder ({', '.join(sorted(PICTURE_SUFFIXES))})")
+        files = pictures_in(path)
         return Pictures(files, fps=10.0, name=f"{path} ({len(files)} pictures)")
     if path.is_char_device():
         return Webcam(str(path))
@@ -88,6 +87,14 @@ def open_source(text: str) -> Source:
     if path.suffix.lower() in PICTURE_SUFFIXES:
         return Pictures([path], fps=30.0, name=str(path))
     return Clip(path)
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures in a folder, by their endings, sorted; SourceError when there are none."""
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file())
+    if not files:
+        raise SourceError(f"{folder}: no pictures in this folder ({', '.join(sorted(PICTURE_SUFFIXES))})")
+    return files
 
 
 def letterbox(frame: Frame, size: tuple[int, int]) -> Frame:
@@ -183,8 +190,17 @@ class Clip:
             raise SourceError(f"{self.path}: cannot be read as a video or picture")
         return capture
 
+    def timed(self) -> Iterator[tuple[float, Frame]]:
+        """The frames with their times in the clip, seconds, which rise: those of phones are not at a steady rate."""
+        capture = self._open()
+        now = -1 / self.fps
+        for frame in _frames(capture, self.size):
+            stated = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            now = stated if stated > now else now + 1 / self.fps  # where the container states none
+            yield now, frame
+
     def __iter__(self) -> Iterator[Frame]:
-        yield from _frames(self._open(), self.size)
+        return (frame for _, frame in self.timed())
 
 
 class Webcam:
@@ -215,13 +231,19 @@ class Webcam:
             raise SourceError(f"{self.name}: cannot be opened, or gives no picture (ls /dev/video*; permissions?)")
         return np.asarray(frame, np.uint8)
 
-    def __iter__(self) -> Iterator[Frame]:
+    def timed(self) -> Iterator[tuple[float, Frame]]:
+        """The frames with the seconds since the first one."""
         capture = cv2.VideoCapture(self.device)
         try:
-            yield letterbox(self._read(capture), self.size)
-            yield from _frames(capture, self.size)
+            yield 0.0, letterbox(self._read(capture), self.size)
+            started = time.monotonic()
+            for frame in _frames(capture, self.size):
+                yield time.monotonic() - started, frame
         finally:
             capture.release()
+
+    def __iter__(self) -> Iterator[Frame]:
+        return (frame for _, frame in self.timed())
 
 
 class Astronaut:

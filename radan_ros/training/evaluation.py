@@ -37,26 +37,34 @@ def spread(values: ArrayLike) -> Spread:
 
 
 def face_sizes(landmarks: ArrayLike) -> NDArray[np.float64]:
-    """Square root of the area of the tight box of landmarks (..., 68, 2 or 3): (...), in their unit."""
+    """Square root of the area of the tight box of landmarks (..., 68, 2 or 3): (...), in their unit.
+
+    Points that are not known (NaN) are left out; NaN where none is.
+    """
     xy = np.asarray(landmarks, np.float64)[..., :2]
-    return np.sqrt(np.prod(np.ptp(xy, axis=-2), axis=-1))
+    return np.sqrt(np.prod(np.fmax.reduce(xy, axis=-2) - np.fmin.reduce(xy, axis=-2), axis=-1))
 
 
-def nme(predicted: ArrayLike, given: ArrayLike) -> NDArray[np.float64]:
+def nme(predicted: ArrayLike, given: ArrayLike, sizes: ArrayLike | None = None) -> NDArray[np.float64]:
     """Normalised mean error: mean distance of the points over the square root of the area of the given points' box.
 
     Parameters
     ----------
-    predicted, given : (..., 68, 2 or 3) array_like
-        In the same pixels; only x and y are read.
+    predicted, given : (..., P, 2 or 3) array_like
+        In the same pixels; only x and y are read. Points that are not given (NaN) are left out.
+    sizes : (...) array_like, optional
+        What to divide by instead.
 
     Returns
     -------
     (...) float64
-        A part of the face's size: 0.04 is 4 %.
+        A part of the face's size: 0.04 is 4 %. NaN where no point is given.
     """
     p, g = (np.asarray(points, np.float64)[..., :2] for points in (predicted, given))
-    return np.linalg.norm(p - g, axis=-1).mean(axis=-1) / face_sizes(g)
+    known = np.isfinite(g).all(axis=-1)
+    distances = np.where(known, np.linalg.norm(p - g, axis=-1), 0).sum(axis=-1)
+    with np.errstate(invalid="ignore"):
+        return distances / known.sum(axis=-1) / (face_sizes(g) if sizes is None else np.asarray(sizes, np.float64))
 
 
 def by_yaw(
@@ -74,10 +82,24 @@ def by_yaw(
     }
 
 
+def by_yaw_3ddfa(values: ArrayLike, yaw: ArrayLike) -> dict[tuple[float, float], Spread]:
+    """Values (N,) by the size of the yaw (N,) in degrees as 3DDFA's benchmark parts them.
+
+    Here bins have their upper end: up to 30, over 30 to 60, and all over 60, also beyond 90.
+    """
+    v, angle = np.asarray(values, np.float64), np.abs(np.asarray(yaw, np.float64))
+    parts = (angle <= 30, (angle > 30) & (angle <= 60), angle > 60)
+    return {bin_: spread(v[part]) for bin_, part in zip(YAW_BINS, parts, strict=True)}
+
+
 def mean_of_bins(bins: dict[tuple[float, float], Spread]) -> float:
     """Mean of the bins' means, every bin alike (the mean of 3DDFA's benchmark); bins without values left out."""
-    means = [bin_.mean for bin_ in bins.values() if bin_.count]
-    return float(np.mean(means)) if means else float("nan")
+    return spread_of_bins(bins).mean
+
+
+def spread_of_bins(bins: dict[tuple[float, float], Spread]) -> Spread:
+    """Spread of the bins' means (3DDFA's benchmark prints its mean and std); bins without values left out."""
+    return spread([bin_.mean for bin_ in bins.values() if bin_.count])
 
 
 def head_angles(cameras: ArrayLike) -> NDArray[np.float64]:

@@ -37,6 +37,7 @@ from radan_ros.face_models import FaceModel
 from radan_ros.fitting import JAW, LandmarkFit, contour_share, fit_landmarks
 from radan_ros.pipeline import CROP_FROM_NETWORK, transform
 from radan_ros.pose import decompose_camera, euler_from_rotation, head_rotation, rotation_from_euler
+from radan_ros.training.evaluation import face_sizes
 from radan_ros.training.profiling import TurnableFace, extended
 from radan_ros.training.samples import MARGIN, WIDE_SIZE, Samples
 
@@ -220,7 +221,7 @@ def common_offset(marked: _Array, teacher: _Array) -> _Array:
     The median over the pictures of the mean over the points inside the face, so that neither a few bad pictures nor the
     two definitions of the jaw count. 0 where no picture has both.
     """
-    apart = (marked - teacher[..., :2])[:, JAW.stop :] / _face_size(teacher)[:, None, None]
+    apart = (marked - teacher[..., :2])[:, JAW.stop :] / face_sizes(teacher)[:, None, None]
     apart = apart[np.asarray(np.isfinite(apart).any(axis=(1, 2)))]
     return np.asarray(np.nanmedian(np.nanmean(apart, axis=1), axis=0)) if len(apart) else np.zeros(2)
 
@@ -241,8 +242,8 @@ def label_pictures(
     """
     marked, teacher = pictures.marked, pictures.teacher
     if marked is not None and teacher is not None and levelled:
-        sizes = _face_size(teacher)
-        sizes = np.where(np.isnan(sizes), _face_size(marked), sizes)  # of pictures that the teacher does not know
+        sizes = face_sizes(teacher)
+        sizes = np.where(np.isnan(sizes), face_sizes(marked), sizes)  # of pictures that the teacher does not know
         marked = marked - levelled * common_offset(marked, teacher) * sizes[:, None, None]
 
     if teacher is None:
@@ -262,7 +263,7 @@ def label_pictures(
     inner = known & _INNER
     distance = np.linalg.norm(landmarks - projected, axis=2)
     with np.errstate(invalid="ignore", divide="ignore"):
-        errors = (distance * inner).sum(axis=1) / inner.sum(axis=1) / _face_size(landmarks)
+        errors = (distance * inner).sum(axis=1) / inner.sum(axis=1) / face_sizes(landmarks)
     errors = np.where(np.isfinite(errors), errors, np.inf)
     parameter_weights = _falling(errors, FITS_WELL, FITS_NOT)
     landmark_weights = _falling(errors, FITS_NOT, 1.5 * FITS_NOT)[:, None] * np.where(known, 1, _HIDDEN_WEIGHT)
@@ -283,7 +284,7 @@ def _marked_and_taught(
     count = np.maximum(both.sum(axis=1), 1)
     apart = np.where(both[..., None], apart, 0)
     distance = np.linalg.norm(apart, axis=2).sum(axis=1) / count
-    agreed = (distance < AGREE * _face_size(teacher)) & (both.sum(axis=1) > 0)
+    agreed = (distance < AGREE * face_sizes(teacher)) & (both.sum(axis=1) > 0)
     # The teacher's far jaw, moved as the marked points say that its face is off.
     moved = teacher.copy()
     moved[..., :2] += (apart.sum(axis=1) / count[:, None])[:, None]
@@ -295,12 +296,6 @@ def _marked_and_taught(
         for whole, part in zip(fit, flat, strict=True):
             whole[~agreed] = part
     return marked, fit
-
-
-def _face_size(points: _Array) -> _Array:
-    """Square root of the area of the box of the landmarks that are known, pixels; NaN where none is."""
-    xy = points[..., :2]
-    return np.asarray(np.sqrt((np.fmax.reduce(xy, axis=1) - np.fmin.reduce(xy, axis=1)).prod(axis=1)))
 
 
 def _falling(values: _Array, one: float, zero: float) -> _Array:

@@ -1,0 +1,55 @@
+"""Landmarks by a dlib shape predictor of the user's (Kazemi and Sullivan, 2014): 3DDFA crops around them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+LANDMARKS = 68
+
+
+class DlibLandmarks:
+    """68 landmarks in a detector's box.
+
+    Parameters
+    ----------
+    path : path
+        A dlib shape predictor of 68 points, as ``shape_predictor_68_face_landmarks.dat``. Mind its licence: that file
+        was trained on pictures that are not for commercial use, which is why none comes with this package.
+
+    Raises
+    ------
+    ValueError
+        Names the file that is missing, damaged, or of another number of points.
+    ImportError
+        Names the package to install.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        try:
+            import dlib
+        except ImportError:
+            raise ImportError("dlib's landmarks need dlib: pip install dlib-bin (or dlib, which compiles)") from None
+        if not Path(path).is_file():
+            raise ValueError(f"{path}: no such file (a dlib shape predictor of {LANDMARKS} points)")
+        try:
+            self._predictor = dlib.shape_predictor(str(path))
+            count = self._predictor(np.zeros((64, 64), np.uint8), dlib.rectangle(0, 0, 63, 63)).num_parts
+        except (RuntimeError, MemoryError) as error:
+            raise ValueError(f"{path}: not a dlib shape predictor ({error})") from None
+        if count != LANDMARKS:
+            raise ValueError(f"{path}: a dlib shape predictor of {count} points, not of {LANDMARKS}")
+        self._rectangle = dlib.rectangle
+
+    def __call__(self, image: NDArray[np.uint8], box: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Image (H, W, 3) uint8 BGR and a box (4,) in it to landmarks (68, 2) in its pixels."""
+        import cv2
+
+        left, top, right, bottom = (round(float(v)) for v in box)
+        # Trained on RGB; a box's right and bottom are one past the last pixel, dlib's are the last.
+        shape = self._predictor(
+            cv2.cvtColor(image, cv2.COLOR_BGR2RGB), self._rectangle(left, top, right - 1, bottom - 1)
+        )
+        return np.array([(point.x, point.y) for point in shape.parts()], np.float32)

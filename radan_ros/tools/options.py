@@ -1,0 +1,107 @@
+"""The options of `radan-reconstruct`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from radan_ros import detectors
+from radan_ros.tools.play import positive_integer
+from radan_ros.tools.results import ALL
+
+_HELP = {
+    "ply": "mesh, binary, a colour per vertex (default: on)",
+    "obj": "mesh as text (on)",
+    "glb": "mesh as glTF (on)",
+    "txt": "68 landmarks, 3x68, image pixels (on)",
+    "mat": "all vertices for Matlab, image pixels",
+    "roibox": "the square that the network saw",
+    "paf": "pose adaptive feature picture",
+    "crop": "what the network saw",
+    "pose": "picture with a pose box a head (on)",
+    "depth": "depth in 8 bits, nearest white (on)",
+    "depth-mm": "depth in 16 bits, millimetres",
+    "pncc": "projected normalised coordinate code (on)",
+    "landmarks": "picture with landmarks and meshes (on)",
+    "overlay": "of a video: the video with meshes, landmarks, axes (on)",
+    "csv": "of a video: a row a face and frame (on)",
+    "parquet": "of a video: the same as Parquet (on where pyarrow is installed)",
+}
+FACES_OF_A_VIDEO = 10  # of a video, unless --max-faces says otherwise
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line, or end the program with status 2 and what is wrong with it."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.compat and options.smooth:
+        parser.error("--smooth needs right conventions of pixels: leave --compat out")
+    return options
+
+
+def _number(text: str, fits: Callable[[float], bool], what: str) -> float:
+    value = float(text)
+    if not fits(value):
+        raise argparse.ArgumentTypeError(f"{text} is not {what}")
+    return value
+
+
+def _degrees(text: str) -> float:
+    return _number(text, lambda v: 0 < v < 180, "between 0 and 180 degrees")
+
+
+def _odd(text: str) -> int:
+    return int(_number(text, lambda v: v >= 1 and v % 2 == 1, "an odd number"))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="radan-reconstruct",
+        description="Pictures, folders, videos, webcams in; meshes, landmarks, pictures, tables out.",
+    )
+    parser.add_argument(
+        "-f",
+        "--files",
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help="pictures, folders of them, videos, webcams (0, /dev/video0); boxes from a file a.jpg.bbox beside a.jpg",
+    )
+    parser.add_argument("--out", type=Path, default=Path("."), help="folder for the results (this folder)")
+    parser.add_argument("--model", help="model folder; without it the built-in model")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<i> (auto)")
+    parser.add_argument("--batch", type=positive_integer, default=16, help="pictures whose faces share a batch (16)")
+    faces = parser.add_argument_group("faces")
+    faces.add_argument("--detector", default="dlib_hog", help=f"one of {', '.join(detectors.NAMES)}")
+    faces.add_argument("--min-face", type=int, help="smallest face to find, pixels (a sixth of the picture's height)")
+    faces.add_argument(
+        "--threshold",
+        type=float,
+        default=detectors.THRESHOLD,
+        help=f"smallest score of a detection ({detectors.THRESHOLD}); 0 finds more, of which more are none",
+    )
+    faces.add_argument(
+        "--max-faces", type=positive_integer, help=f"the surest so many (pictures: all; videos: {FACES_OF_A_VIDEO})"
+    )
+    faces.add_argument(
+        "--bbox-init", choices=("one", "two"), default="one", help="two: crop again around the first answer"
+    )
+    faces.add_argument(
+        "--dlib-landmark", metavar="FILE", help="crop around the landmarks of dlib's 68-point shape predictor (.dat)"
+    )
+    faces.add_argument("--compat", action="store_true", help="the numbers and pictures of 3DDFA's code")
+    faces.add_argument(
+        "--field-of-view", type=_degrees, default=60.0, help="assumed of the camera, over the width, degrees (60)"
+    )
+    kinds = parser.add_argument_group("results", "each with --no-... as well")
+    for kind in ALL:
+        kinds.add_argument(f"--{kind}", action=argparse.BooleanOptionalAction, help=_HELP[kind])
+    kinds.add_argument("--only", nargs="+", choices=ALL, metavar="KIND", help="just these: ply txt ...")
+    kinds.add_argument("--uv", action="store_true", help="texture and visibility; OBJ and glTF take the texture")
+    kinds.add_argument("--paf-size", type=_odd, default=3, help="side of the patches of --paf, pixels (3)")
+    videos = parser.add_argument_group("videos", "results of single frames, --ply for instance, only where asked for")
+    videos.add_argument("--smooth", action=argparse.BooleanOptionalAction, default=False, help="smooth followed faces")
+    videos.add_argument("--every", type=positive_integer, default=1, metavar="N", help="take every Nth frame (1)")
+    videos.add_argument("--frames", type=positive_integer, metavar="N", help="end after N frames")
+    return parser
