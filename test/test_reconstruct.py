@@ -336,8 +336,9 @@ def test_a_video_gives_an_overlay_and_tables(clip: Path, tmp_path: Path) -> None
 
 
 def test_of_a_video_frames_and_files_are_taken_as_asked(clip: Path, tmp_path: Path) -> None:
-    assert run("-f", clip, "--out", tmp_path, "--only", "csv", "--txt", "--every", 3, "--frames", 2) == 0
-    assert names(tmp_path) == {"clip.csv", "clip_000000_0.txt", "clip_000003_0.txt"}
+    assert run("-f", clip, "--out", tmp_path, "--only", "csv", "--txt", "--every", 3, "--frames", 2, "--start", 4) == 0
+    assert names(tmp_path) == {"clip.csv", "clip_000004_0.txt", "clip_000007_0.txt"}
+    assert run("-f", clip, "--out", tmp_path / "none", "--start", 99) == 1 and not names(tmp_path / "none")
 
 
 def test_smoothing_stills_a_face_that_is_still(tmp_path: Path) -> None:

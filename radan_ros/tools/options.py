@@ -47,6 +47,10 @@ def _number(text: str, fits: Callable[[float], bool], what: str) -> float:
     return value
 
 
+def _from_zero(text: str) -> int:
+    return int(_number(text, lambda v: v >= 0, "0 or more"))
+
+
 def _degrees(text: str) -> float:
     return _number(text, lambda v: 0 < v < 180, "between 0 and 180 degrees")
 
@@ -102,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     kinds.add_argument("--paf-size", type=_odd, default=3, help="side of the patches of --paf, pixels (3)")
     videos = parser.add_argument_group("videos", "results of single frames, --ply for instance, only where asked for")
     videos.add_argument("--smooth", action=argparse.BooleanOptionalAction, default=False, help="smooth followed faces")
+    videos.add_argument("--start", type=_from_zero, default=0, metavar="N", help="begin at frame N (0)")
     videos.add_argument("--every", type=positive_integer, default=1, metavar="N", help="take every Nth frame (1)")
     videos.add_argument("--frames", type=positive_integer, metavar="N", help="end after N frames")
     return parser

@@ -109,8 +109,8 @@ class _Run:
         try:
             source = open_source(text)
             assert isinstance(source, (Clip, Webcam))
-            of_results = VideoOptions(options.every, options.frames, settings)
-            total = None if source.count is None else -(-source.count // options.every)
+            of_results = VideoOptions(options.start, options.every, options.frames, settings)
+            total = None if source.count is None else max(0, -(-(source.count - options.start) // options.every))
             total = options.frames if total is None else min(total, options.frames or total)
             with tqdm(total=total, unit="frame", desc=name, disable=not sys.stderr.isatty()) as bar:
                 count = reconstruct_video(source, name, self.of_videos, self.results, of_results, bar)

@@ -32,13 +32,16 @@ class VideoOptions:
 
     Attributes
     ----------
+    start : int
+        Leave out so many frames at the beginning.
     every : int
-        Take every so manyth frame.
+        Take every so manyth frame from there.
     frames : int, optional
         End after so many frames.
     tracking : TrackerSettings
     """
 
+    start: int
     every: int
     frames: int | None
     tracking: TrackerSettings
@@ -95,12 +98,14 @@ def reconstruct_video(
             if isinstance(source, Clip):
                 raise
             bar.write(f"{source.name}: ended after {count.frames} frames")
+        if not count.frames:
+            raise ValueError(f"{source.name}: there is no frame {options.start}")
     return count
 
 
 def _chosen(source: Clip | Webcam, options: VideoOptions) -> Iterator[TimedFrame]:
-    numbered = ((i, time, frame) for i, (time, frame) in enumerate(source.timed()) if i % options.every == 0)
-    return islice(numbered, options.frames)
+    numbered = ((i, time, frame) for i, (time, frame) in enumerate(source.timed()))
+    return islice(islice(numbered, options.start, None, options.every), options.frames)
 
 
 def _open_outputs(
