@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -247,6 +248,9 @@ class _Clock:
         return step <= max(retain, PAUSE, PAUSE_RATIO * usual)
 
 
+_STATE = ("_next_id", "_clock", "_size", "_followed", "_detected_at")
+
+
 class Tracker:
     """Follows the faces of one camera.
 
@@ -306,6 +310,21 @@ class Tracker:
         """Forget all faces; ids go on from where they were."""
         self._clock = _Clock()
         self._forget()
+
+    def state(self) -> dict[str, Any] | None:
+        """What the next images depend on, to be pickled; None while a detection is not taken in yet.
+
+        Whoever pickles it leaves the face model out, to which the smoothing of each face refers.
+        """
+        if self._job is not None:
+            return None
+        return {name: getattr(self, name) for name in _STATE}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from where another tracker with the same pipeline and settings was."""
+        self._drop_job()
+        for name in _STATE:
+            setattr(self, name, state[name])
 
     def close(self, wait: bool = True) -> None:
         """Forget all faces and end the detector's thread; without `wait`, that ends after the detection that runs."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +83,14 @@ class Output(Protocol):
 
     def clear(self) -> None:
         """Take back what would otherwise stay on show (markers, lists of faces): on deactivate."""
+        ...
+
+    def state(self) -> Any:
+        """What the next messages depend on besides their answer, in plain Python values: for who goes on later."""
+        ...
+
+    def restore(self, state: Any) -> None:
+        """Go on from what `state` said."""
         ...
 
     def destroy(self) -> None:

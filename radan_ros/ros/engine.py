@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import gc
 import sys
+import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rclpy.exceptions import ParameterException
+from std_msgs.msg import Header
 
+from radan_ros.camera import CameraModel
 from radan_ros.detectors import Detector, open_detector
 from radan_ros.face_models import FaceModel
+from radan_ros.metric import MetricFace, metric_face, seen_face
 from radan_ros.model import Model, open_model
 from radan_ros.networks.runtime import choose
 from radan_ros.pipeline import Pipeline
 from radan_ros.rendering import Renderer
+from radan_ros.ros.answer import Answer
 from radan_ros.ros.parameters import Settings, differences
 from radan_ros.smoothing import Smoothing
-from radan_ros.tracking import Tracker, TrackerSettings
+from radan_ros.tracking import Track, Tracker, TrackerSettings
 
 # What a wrong parameter, model or device ends in; anything else is a fault of ours and keeps its traceback.
 OPEN_ERRORS = (ValueError, ImportError, OSError, RuntimeError, MemoryError, ParameterException)
@@ -45,6 +52,8 @@ class Engine:
     settings : Settings
     logger
         The node's.
+    parts : Parts, optional
+        Those of another engine with the same settings, which may share them.
 
     Raises
     ------
@@ -52,16 +61,65 @@ class Engine:
         Say which parameter, file or device is wrong.
     """
 
-    def __init__(self, settings: Settings, logger: Any) -> None:
+    def __init__(self, settings: Settings, logger: Any, parts: Parts | None = None) -> None:
         self._logger = logger
         self._settings = settings
-        self.parts = Parts(*_open_model(settings, logger), _open_detector(settings))
+        self.parts = parts or Parts(*_open_model(settings, logger), _open_detector(settings))
         self.tracker = Tracker(Pipeline(self.parts.model, self.parts.detector), _tracking(settings))
+        self._detections = 0
 
     @property
     def device(self) -> str:
         """Where the network runs."""
         return self.parts.model.network.device
+
+    def answer(
+        self,
+        header: Header,
+        image: NDArray[np.uint8],
+        camera: CameraModel,
+        left_out: Callable[[Track, ValueError], None],
+        seconds: dict[str, float] | None = None,
+    ) -> Answer:
+        """Follow the faces into the next image, and place them before the camera.
+
+        Parameters
+        ----------
+        header : Header
+            Of the image.
+        image : (H, W, 3) uint8
+            BGR. Kept by the answer.
+        camera : CameraModel
+        left_out : callable
+            Told of each face that no pose fits, and why.
+        seconds : dict, optional
+            What stages of the work took so far; goes on in the answer.
+
+        Raises
+        ------
+        Exception
+            Whatever the tracker raises.
+        """
+        seconds = {} if seconds is None else seconds
+        started = time.perf_counter()
+        tracks = self.tracker(image, header.stamp.sec + header.stamp.nanosec * 1e-9)
+        followed = time.perf_counter()
+        seconds["network"] = followed - started
+        if self._detections != self.tracker.detections:
+            self._detections = self.tracker.detections
+            seconds["detection"] = self.tracker.detector_seconds
+        face_model = self.parts.model.face_model
+        placed: list[tuple[Track, MetricFace]] = []
+        for track in tracks:
+            try:
+                metric = metric_face(track.face, face_model, camera)
+                # What is published of the face in the image is what the camera sees of the head in metres.
+                placed.append((replace(track, face=seen_face(track.face, metric)), metric))
+            except ValueError as e:
+                left_out(track, e)
+        seconds["metric"] = time.perf_counter() - followed
+        faces, metrics = [track for track, _ in placed], [metric for _, metric in placed]
+        return Answer(header, image, camera, face_model, faces, metrics, self.parts.renderer, seconds)
 
     def prepare(self, settings: Settings) -> Parts:
         """Open what other settings need anew, beside what is in use; raises as opening the engine does."""

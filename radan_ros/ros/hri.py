@@ -13,7 +13,6 @@ from geometry_msgs.msg import Quaternion, Transform, TransformStamped
 from hri_msgs.msg import FacialLandmarks, IdsList, NormalizedPointOfInterest2D, NormalizedRegionOfInterest2D
 from numpy.typing import ArrayLike, NDArray
 from rclpy.duration import Duration
-from rclpy.node import Node
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
@@ -25,6 +24,7 @@ from radan_ros.ros.compat import event_handler
 from radan_ros.ros.images import image_message
 from radan_ros.ros.messages import head_frame
 from radan_ros.ros.parameters import Settings
+from radan_ros.ros.topics import Host
 from radan_ros.tracking import Track
 
 FACES = "/humans/faces"
@@ -162,12 +162,12 @@ class HumansOutput:
 
     Parameters
     ----------
-    node : Node
+    node : Host
     settings : Settings
         `frame_prefix` and `retain` are read.
     """
 
-    def __init__(self, node: Node, settings: Settings) -> None:
+    def __init__(self, node: Host, settings: Settings) -> None:
         self._node = node
         self._prefix = settings.frame_prefix
         self._retain = round(settings.retain * 1e9)
@@ -205,6 +205,16 @@ class HumansOutput:
             self._faces[name].destroy(self._node)
         self._faces = kept
 
+    def state(self) -> dict[str, int]:
+        """The faces on the list, and when each was seen last (ns), in the order of the list."""
+        return {name: face.seen for name, face in self._faces.items()}
+
+    def restore(self, state: dict[str, int]) -> None:
+        """These are the faces on the list."""
+        self._faces = {name: _Face(self._node, name) for name in state}
+        for name, seen in state.items():
+            self._faces[name].seen = seen
+
     def clear(self) -> None:
         """Tell that there are no faces any more."""
         header = Header(stamp=self._node.get_clock().now().to_msg(), frame_id=self._frame_id)
@@ -235,7 +245,7 @@ class HumansOutput:
 class _Face:
     """Publishes the topics of one face. Their QoS has no parameters: those of faces long gone would heap up."""
 
-    def __init__(self, node: Node, name: str) -> None:
+    def __init__(self, node: Host, name: str) -> None:
         self.seen = 0  # stamp, nanoseconds
 
         # With the default event handlers each face would put eight entities into the executor's wait set: 25 us of each
@@ -271,7 +281,7 @@ class _Face:
         if self._aligned.get_subscription_count():
             self._aligned.publish(image_message(header, face_picture(image, landmarks, aligned=True), "bgr8"))
 
-    def destroy(self, node: Node) -> None:
+    def destroy(self, node: Host) -> None:
         for publisher in (self._roi, self._landmarks, self._cropped, self._aligned):
             node.destroy_publisher(publisher)
 

@@ -121,6 +121,11 @@ def compressed_to_bgr(message: CompressedImage) -> NDArray[np.uint8]:
     return np.asarray(pixels, np.uint8)
 
 
+def to_bgr(message: Image | CompressedImage) -> NDArray[np.uint8]:
+    """Either kind of image message as (H, W, 3) uint8 BGR; raises ValueError as `image_to_bgr` does."""
+    return compressed_to_bgr(message) if isinstance(message, CompressedImage) else image_to_bgr(message)
+
+
 def image_message(header: Header, pixels: NDArray[Any], encoding: str) -> Image:
     """An array as an image message.
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
-from rclpy.node import Node
 from sensor_msgs.msg import Image
 from tf2_msgs.msg import TFMessage
 
@@ -15,14 +15,14 @@ from radan_ros.ros import compat, messages, topics
 from radan_ros.ros.answer import Answer, Output
 from radan_ros.ros.images import image_message
 from radan_ros.ros.parameters import Settings, differences
-from radan_ros.ros.topics import View
+from radan_ros.ros.topics import Host, View
 from radan_ros.ros.views import Cloud, Markers, Overlay
 
 
 class FacesOutput:
     """``~/faces`` and ``/tf``: what a robot steers by, always published and before all else."""
 
-    def __init__(self, node: Node, settings: Settings) -> None:
+    def __init__(self, node: Host, settings: Settings) -> None:
         self._node = node
         self._prefix = settings.frame_prefix
         self._faces = topics.publisher(node, FaceArray, "~/faces", topics.reliable())
@@ -45,6 +45,13 @@ class FacesOutput:
     def clear(self) -> None:
         """Nothing to take back: each message is about one image, and carries its stamp."""
 
+    def state(self) -> Any:
+        """Nothing, for the same reason."""
+        return None
+
+    def restore(self, state: Any) -> None:
+        """Nothing to remember."""
+
     def destroy(self) -> None:
         """Remove the publishers."""
         self._node.destroy_publisher(self._faces)
@@ -54,7 +61,7 @@ class FacesOutput:
 class MeshesOutput(View):
     """``~/meshes``: dense meshes in the camera frame."""
 
-    def __init__(self, node: Node, settings: Settings) -> None:
+    def __init__(self, node: Host, settings: Settings) -> None:
         super().__init__(node, FaceMeshArray, "~/meshes")
 
     def publish(self, answer: Answer) -> None:
@@ -66,7 +73,7 @@ class MeshesOutput(View):
 class PnccOutput(View):
     """``~/pncc``: the code of the face model's points, drawn."""
 
-    def __init__(self, node: Node, settings: Settings) -> None:
+    def __init__(self, node: Host, settings: Settings) -> None:
         super().__init__(node, Image, "~/pncc")
 
     def publish(self, answer: Answer) -> None:
@@ -77,7 +84,7 @@ class PnccOutput(View):
 class DepthOutput(View):
     """``~/depth``: metres along z of the camera frame, NaN without a face."""
 
-    def __init__(self, node: Node, settings: Settings) -> None:
+    def __init__(self, node: Host, settings: Settings) -> None:
         super().__init__(node, Image, "~/depth")
 
     def publish(self, answer: Answer) -> None:
@@ -85,7 +92,7 @@ class DepthOutput(View):
         self._publisher.publish(image_message(answer.header, answer.rendering.depth, "32FC1"))
 
 
-def _humans(node: Node, settings: Settings) -> Output | None:
+def _humans(node: Host, settings: Settings) -> Output | None:
     if not compat.has_hri_msgs():
         return None
     from radan_ros.ros.hri import HumansOutput
@@ -95,7 +102,7 @@ def _humans(node: Node, settings: Settings) -> Output | None:
 
 # Name in the parameter `publish`: what makes it (None where its messages are not installed), and the parameters that
 # it reads and that may change.
-_TABLE: dict[str, tuple[Callable[[Node, Settings], Output | None], frozenset[str]]] = {
+_TABLE: dict[str, tuple[Callable[[Host, Settings], Output | None], frozenset[str]]] = {
     "meshes": (MeshesOutput, frozenset()),
     "pncc": (PnccOutput, frozenset()),
     "depth": (DepthOutput, frozenset()),
@@ -107,7 +114,7 @@ _TABLE: dict[str, tuple[Callable[[Node, Settings], Output | None], frozenset[str
 
 
 @contextlib.contextmanager
-def _all_or_none(node: Node) -> Iterator[None]:
+def _all_or_none(node: Host) -> Iterator[None]:
     """Remove the publishers that a with block has made when it fails."""
     before = list(node.publishers)
     try:
@@ -121,7 +128,7 @@ def _all_or_none(node: Node) -> Iterator[None]:
 class Outputs:
     """All publishers of a configured node but the diagnostics."""
 
-    def __init__(self, node: Node, settings: Settings) -> None:
+    def __init__(self, node: Host, settings: Settings) -> None:
         self._node = node
         self._settings = settings
         self._views: dict[str, Output] = {}
@@ -161,6 +168,15 @@ class Outputs:
             except Exception as e:
                 failed[name] = e
         return failed
+
+    def state(self) -> dict[str, Any]:
+        """What the views have to remember, by their names."""
+        return {name: view.state() for name, view in self._views.items()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` said of the same views."""
+        for name, view in self._views.items():
+            view.restore(state[name])
 
     def clear(self) -> None:
         """Take back what would otherwise stay on show."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -138,6 +138,29 @@ def changed(settings: Settings, parameters: Iterable[Parameter]) -> Settings:
         When the result as a whole is not valid; names the parameter.
     """
     return replace(settings, **{p.name: _value(p.value) for p in parameters if p.name in _FIELDS})
+
+
+def from_values(values: Mapping[str, Any]) -> Settings:
+    """Settings of which some are given, checked as a node's parameters are; the others are the defaults.
+
+    Raises
+    ------
+    ValueError
+        For a name that is none, a value of the wrong type or out of its range; names the parameter.
+    """
+    unknown = [name for name in values if name not in _FIELDS]
+    if unknown:
+        raise ValueError(f"{unknown[0]} is no parameter (known: {', '.join(_FIELDS)})")
+    good: dict[str, Any] = {}
+    for name, value in values.items():
+        default, (low, high) = _FIELDS[name].default, _FIELDS[name].metadata["range"]
+        kind = list if isinstance(default, tuple) else type(default)
+        if isinstance(value, bool) != (kind is bool) or not isinstance(value, (float, int) if kind is float else kind):
+            raise ValueError(f"{name} is {value!r}, not of type {kind.__name__}")
+        if low is not None and not low <= value <= high:
+            raise ValueError(f"{name} is {value}, not between {low:g} and {high:g}")
+        good[name] = float(str(value)) if kind is float else _value(value)
+    return replace(Settings(), **good)
 
 
 def _value(value: Any) -> Any:

@@ -102,6 +102,11 @@ class Calibration:
             f"camera_info: {camera.size[1]}x{camera.size[0]}, focal length {camera.matrix[0, 0]:.1f} px",
         )
 
+    @property
+    def heard(self) -> list[CameraInfo]:
+        """The last usable CameraInfo, and the last one that was refused since then: taken again, they do the same."""
+        return list(self._heard)
+
     def change(self, settings: Settings) -> None:
         """Parameters have changed: look at the CameraInfo again."""
         again = settings.image_is_rectified != self._settings.image_is_rectified

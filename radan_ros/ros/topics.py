@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
@@ -24,7 +25,36 @@ def latched() -> QoSProfile:
     return QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
-def publisher(node: Node, kind: Any, topic: str, profile: QoSProfile) -> Any:
+class Host(Protocol):
+    """What publishes for the outputs, as far as they use it: a node, or what writes into a bag."""
+
+    @property
+    def publishers(self) -> Iterable[Any]:
+        """All publishers that were made and not destroyed."""
+        ...
+
+    def create_publisher(self, msg_type: Any, topic: str, qos_profile: Any, /, **options: Any) -> Any:
+        """A publisher, which has `publish`, `get_subscription_count`, `topic_name` and `wait_for_all_acked`."""
+        ...
+
+    def destroy_publisher(self, publisher: Any) -> bool:
+        """Remove a publisher."""
+        ...
+
+    def count_publishers(self, topic_name: str) -> int:
+        """How many publish a topic."""
+        ...
+
+    def get_clock(self) -> Any:
+        """A clock, for what is about no image."""
+        ...
+
+    def get_logger(self) -> Any:
+        """Where to complain."""
+        ...
+
+
+def publisher(node: Host, kind: Any, topic: str, profile: QoSProfile) -> Any:
     """A publisher whose QoS can be overridden by parameters. `profile` is changed by them: give a new one each time."""
     options = QoSOverridingOptions.with_default_policies()
     return node.create_publisher(kind, topic, profile, qos_overriding_options=options)
@@ -43,7 +73,7 @@ def subscription(node: Node, kind: Any, topic: str, callback: Any, profile: QoSP
 class View:
     """A topic with a message for an image, only while somebody subscribes: what such outputs share."""
 
-    def __init__(self, node: Node, kind: Any, topic: str) -> None:
+    def __init__(self, node: Host, kind: Any, topic: str) -> None:
         self._node = node
         self._publisher = publisher(node, kind, topic, reliable())
 
@@ -53,6 +83,13 @@ class View:
 
     def clear(self) -> None:
         """Nothing of it stays on show."""
+
+    def state(self) -> Any:
+        """Each message is about one image."""
+        return None
+
+    def restore(self, state: Any) -> None:
+        """Nothing to remember."""
 
     def destroy(self) -> None:
         """Remove the publisher."""

@@ -10,7 +10,6 @@ import numpy as np
 from builtin_interfaces.msg import Duration
 from geometry_msgs.msg import Point
 from numpy.typing import NDArray
-from rclpy.node import Node
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import Image, PointCloud2, PointField
 from std_msgs.msg import ColorRGBA, Header
@@ -20,7 +19,7 @@ from radan_ros import drawing
 from radan_ros.pose import euler_from_rotation
 from radan_ros.ros.answer import Answer
 from radan_ros.ros.images import flat_array, image_message
-from radan_ros.ros.topics import View
+from radan_ros.ros.topics import Host, View
 
 NAMESPACES = ("mesh", "axes", "landmarks", "ids")  # of the markers, whose id is that of the face
 LIFETIME = 1  # seconds after which a viewer removes markers that nothing renewed: the node or the camera is gone
@@ -38,7 +37,7 @@ _PLACEHOLDER = struct.pack("=I3dI4f", 1, *_POINT, 1, *_COLOUR)
 class Markers(View):
     """``~/markers``: of each face its mesh, head axes, landmarks and id, in a namespace each."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Host) -> None:
         super().__init__(node, MarkerArray, "~/markers")
         self._shown: set[int] = set()
         self._topology: tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]] | None = None
@@ -65,6 +64,14 @@ class Markers(View):
         self._shown = ids
         self._publisher.publish(serialised(message, meshes))
 
+    def state(self) -> list[int]:
+        """Ids of the faces that are on show."""
+        return sorted(self._shown)
+
+    def restore(self, state: list[int]) -> None:
+        """These faces are on show."""
+        self._shown = set(state)
+
     def clear(self) -> None:
         """Delete all markers."""
         if self._shown:
@@ -75,7 +82,7 @@ class Markers(View):
 class Cloud(View):
     """``~/points``: the vertices that the camera sees, in the colours of the image."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Host) -> None:
         super().__init__(node, PointCloud2, "~/points")
         self._last: Header | None = None
 
@@ -100,7 +107,7 @@ class Cloud(View):
 class Overlay(View):
     """``~/overlay``: the image with meshes, landmarks, head axes and ids drawn on it (bgr8)."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Host) -> None:
         super().__init__(node, Image, "~/overlay")
 
     def publish(self, answer: Answer) -> None:

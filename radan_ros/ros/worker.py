@@ -8,18 +8,15 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from rclpy.clock import Clock
-from sensor_msgs.msg import CompressedImage
 
 from radan_ros.camera import CameraModel
-from radan_ros.metric import MetricFace, metric_face, seen_face
 from radan_ros.ros.answer import Answer
 from radan_ros.ros.diagnostics import STAGES, Report
 from radan_ros.ros.engine import Engine
-from radan_ros.ros.images import compressed_to_bgr, image_to_bgr
+from radan_ros.ros.images import to_bgr
 from radan_ros.ros.outputs import Outputs
 from radan_ros.ros.subscriptions import Arrival, seconds_of
 from radan_ros.tracking import Track
@@ -157,7 +154,6 @@ class Answerer:
         self.engine = engine
         self.newest: Answer | None = None
         self.shows = False
-        self._detections = engine.tracker.detections
         self._outputs = outputs
         self._report = report
         self._clock = clock
@@ -197,31 +193,15 @@ class Answerer:
             return clock[-1] - clock[-2]
 
         seconds = {"transport": arrival.time - sent, "waiting": taken - arrival.time}
-        compressed = isinstance(message, CompressedImage)
         try:
-            image = compressed_to_bgr(message) if compressed else image_to_bgr(message)
+            image = to_bgr(message)
         except ValueError as e:
             self._report.bad(f"{self._topic}: {e}")
             return
         seconds["decoding"] = lap()
-        tracks = self.engine.tracker(image, sent)
-        seconds["network"] = lap()
-        if self._detections != self.engine.tracker.detections:
-            self._detections = self.engine.tracker.detections
-            seconds["detection"] = self.engine.tracker.detector_seconds
         camera = self._camera_of((image.shape[0], image.shape[1]), header.frame_id)
-        placed = self._in_metres(tracks, camera)
-        seconds["metric"] = lap()
-        answer = Answer(
-            header,
-            image,
-            camera,
-            self.engine.parts.model.face_model,
-            [track for track, _ in placed],
-            [metric for _, metric in placed],
-            self.engine.parts.renderer,
-            seconds,
-        )
+        answer = self.engine.answer(header, image, camera, self._left_out, seconds)
+        lap()
         self.newest = answer
         # What a robot steers by goes out first; pictures and meshes of the same image follow.
         self.shows = True
@@ -233,10 +213,10 @@ class Answerer:
         seconds["publishing_views"] = lap() - seconds.get("rendering", 0.0)
         ids = frozenset(track.id for track in answer.tracks)
         self._report.statistics.answered(ids, seconds)
-        if placed:
-            self._report.once("first face", f"first face: {placed[0][1].pose.translation[2]:.2f} m away")
+        if answer.metric:
+            self._report.once("first face", f"first face: {answer.metric[0].pose.translation[2]:.2f} m away")
         self._report.logger.debug(
-            f"{len(placed)} faces; ms: "
+            f"{len(answer.metric)} faces; ms: "
             + " ".join(f"{stage} {1e3 * seconds[stage]:.1f}" for stage in STAGES if stage in seconds)
         )
 
@@ -244,17 +224,9 @@ class Answerer:
         self._report.bad(f"{where}: {type(error).__name__}: {error}")
         self._report.logger.debug("".join(traceback.format_exception(type(error), error, error.__traceback__)))
 
-    def _in_metres(self, tracks: list[Track], camera: CameraModel) -> list[tuple[Track, MetricFace]]:
-        out = []
-        for track in tracks:
-            try:
-                metric = metric_face(track.face, self.engine.parts.model.face_model, camera)
-                # What is published of the face in the image is what the camera sees of the head in metres.
-                out.append((replace(track, face=seen_face(track.face, metric)), metric))
-            except ValueError as e:
-                self._report.statistics.count("failed_fits")
-                self._report.complain(f"face {track.id}: {e}")
-        return out
+    def _left_out(self, track: Track, error: ValueError) -> None:
+        self._report.statistics.count("failed_fits")
+        self._report.complain(f"face {track.id}: {error}")
 
     def _now(self) -> float:
         return float(self._clock.now().nanoseconds) * 1e-9

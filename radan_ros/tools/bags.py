@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radan_ros.tools.record import header_stamp, message_class, type_hash
+from radan_ros.tools.salvage import FILES, SalvageReader
 from radan_ros.tools.sources import SourceError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ Step = tuple[float, Callable[[], "int | None"]]
 
 IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO, TRANSFORMS = "sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage"
-FILES = (".mcap", ".db3")
+FACES = "radan_ros/msg/FaceArray"
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,11 @@ class BagTopic:
     latched : bool
         Whether late subscribers were given what was published before (durability transient local).
     digest : str
-        Hash of the type ("RIHS01_..."); empty in bags of before ROS 2 Iron.
+        Hash of the type ("RIHS01_..."); empty in bags of before ROS 2 Iron, and in an MCAP without its metadata.yaml.
+    definition : str
+        Of the type and all that it contains, as the bag has it; empty in bags of before ROS 2 Iron.
+    qos : tuple
+        What its publishers offered (`rosbags.interfaces.Qos`).
     """
 
     name: str
@@ -48,6 +53,8 @@ class BagTopic:
     count: int
     latched: bool
     digest: str
+    definition: str = ""
+    qos: tuple[Any, ...] = ()
 
     @property
     def is_image(self) -> bool:
@@ -66,6 +73,13 @@ def is_bag(text: str) -> bool:
 class Bag:
     """A rosbag2 folder, or a single .mcap or .db3 file of one.
 
+    Parameters
+    ----------
+    text : str
+        Its path.
+    salvage : bool
+        Damage is no error: what can be read is read, and `losses` says what cannot.
+
     Attributes
     ----------
     name : str
@@ -74,6 +88,10 @@ class Bag:
         Name to `BagTopic`, sorted by name.
     seconds : float
         From the first message to the last.
+    begin : int
+        Time of the first message in ns; 0 without any.
+    losses : list of str
+        With `salvage`, what could not be read, so far.
 
     Raises
     ------
@@ -81,11 +99,14 @@ class Bag:
         With one line that says why it cannot be read.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, salvage: bool = False) -> None:
         self.path = Path(text).expanduser()
         self.name = str(self.path)
         self.topics: dict[str, BagTopic] = {}
+        self.losses: list[str] = []
+        self._salvage = salvage
         with self._open() as reader:
+            self.begin = reader.start_time if reader.message_count else 0
             self.seconds = max(0, reader.end_time - reader.start_time) * 1e-9 if reader.message_count else 0.0
             for connection in sorted(reader.connections, key=lambda c: c.topic):
                 qos = connection.ext.offered_qos_profiles  # type: ignore[union-attr]  # of rosbag2, not rosbag1
@@ -93,10 +114,16 @@ class Bag:
                 before = self.topics.get(connection.topic)
                 if before is not None and before.type != connection.msgtype:
                     raise SourceError(f"{self.name}: {connection.topic} is both {before.type} and {connection.msgtype}")
-                count = connection.msgcount + (before.count if before is not None else 0)
-                self.topics[connection.topic] = BagTopic(
-                    connection.topic, connection.msgtype, count, latched, connection.digest
+                topic = BagTopic(
+                    connection.topic,
+                    connection.msgtype,
+                    connection.msgcount,
+                    latched,
+                    connection.digest,
+                    connection.msgdef.data,
+                    tuple(qos),
                 )
+                self.topics[connection.topic] = topic if before is None else _both(before, topic)
 
     def choose(self, names: Sequence[str] = ()) -> list[BagTopic]:
         """Topics to play.
@@ -126,7 +153,7 @@ class Bag:
         others = [topic for topic in self.topics.values() if topic.type in (CAMERA_INFO, TRANSFORMS)]
         return [*(of_cameras or images), *others]
 
-    def messages(self, topics: Sequence[BagTopic]) -> Iterator[tuple[BagTopic, int, bytes]]:
+    def messages(self, topics: Sequence[BagTopic]) -> Generator[tuple[BagTopic, int, bytes], None, None]:
         """The messages of some topics in the order of their recording: topic, time of recording in ns, CDR bytes.
 
         Raises
@@ -138,28 +165,78 @@ class Bag:
         with self._open() as reader:
             connections = [c for c in reader.connections if c.topic in names]
             stream = iter(reader.messages(connections) if connections else ())
+            read = 0
             while True:
                 try:
                     connection, time_ns, raw = next(stream)
+                    read += 1
                 except StopIteration:
+                    if isinstance(reader, SalvageReader):
+                        if len(connections) == len(reader.connections):
+                            reader.missing(read)
+                        self.losses = reader.losses
                     return
                 except Exception as error:  # rosbags has no common error for what a damaged file may hold
                     raise SourceError(f"{self.name}: damaged: {_line(error)}") from None
                 yield self.topics[connection.topic], time_ns, bytes(raw)
 
+    def cameras(self, names: Sequence[str] = ()) -> list[BagTopic]:
+        """Topics of images in which to look for faces.
+
+        Parameters
+        ----------
+        names : sequence of str
+            As in `choose`. Without any: those that `choose` takes for images of cameras, but for what a node of this
+            package drew, for depth images by their names, and for the compressed form of what is there raw.
+
+        Raises
+        ------
+        SourceError
+            When a name is not in the bag or not one of images, or there is none.
+        """
+        chosen = self.choose(names)
+        other = next((topic for topic in chosen if names and not topic.is_image), None)
+        if other is not None:
+            raise SourceError(f"{self.name}: {other.name} holds no images but {other.type}")
+        if names:
+            return chosen
+        ours = {_folder(topic.name) for topic in self.topics.values() if topic.type == FACES}
+        raw = {topic.name for topic in chosen if topic.type == IMAGE}
+        left = [
+            topic
+            for topic in chosen
+            if topic.is_image
+            and _folder(topic.name) not in ours
+            and not topic.name.endswith("compressedDepth")
+            and not (topic.type == COMPRESSED_IMAGE and _folder(topic.name) in raw)
+        ]
+        if not left:
+            raise SourceError(f"{self.name}: no images of a camera in this bag (it has {self._contents()})")
+        return left
+
+    @staticmethod
+    def info_of(topic: BagTopic) -> str:
+        """Name of the CameraInfo's topic beside an image topic, as image_transport names it."""
+        return f"{_camera(topic)}/camera_info"
+
     @contextlib.contextmanager
-    def _open(self) -> Iterator[Reader]:
+    def _open(self) -> Iterator[Reader | SalvageReader]:
         try:
             from rosbags.rosbag2 import Reader
         except ImportError as error:
             raise SourceError(
                 f"{self.name}: reading bags needs the package rosbags: pip install rosbags ({error})"
             ) from None
+        reader: Reader | SalvageReader
         try:
-            reader = Reader(self.path)
-            reader.open()
+            if self._salvage:
+                reader = SalvageReader(self.path)
+                self.losses = reader.losses
+            else:
+                reader = Reader(self.path)
+                reader.open()
         except Exception as error:  # as above
-            cut = self.path.is_dir() and not (self.path / "metadata.yaml").is_file()
+            cut = self.path.is_dir() and not (self.path / "metadata.yaml").is_file() and not self._salvage
             hint = " (a recording that was cut off has no metadata.yaml: ros2 bag reindex makes one)" if cut else ""
             raise SourceError(f"{self.name}: cannot be read as a rosbag2: {_line(error)}{hint}") from None
         try:
@@ -242,6 +319,19 @@ class BagStream:
             now = self._due - int(left * self.rate * 1e9)
             self._time.clock.sec, self._time.clock.nanosec = divmod(now, 1_000_000_000)
             self._clock.publish(self._time)
+
+
+def _both(a: BagTopic, b: BagTopic) -> BagTopic:
+    """A topic that is recorded in two parts."""
+    qos = (*a.qos, *(profile for profile in b.qos if profile not in a.qos))
+    return replace(
+        a,
+        count=a.count + b.count,
+        latched=a.latched or b.latched,
+        digest=a.digest or b.digest,
+        definition=a.definition or b.definition,
+        qos=qos,
+    )
 
 
 def _folder(name: str) -> str:

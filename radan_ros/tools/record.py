@@ -267,7 +267,7 @@ class BagRecorder:
             raise LookupError(f"{name}: type {offered} is not installed here ({error})") from None
         entry = Topic(name, offered)
         definition, digest = message_definition(offered), type_hash(offered)
-        qos = [_bag_qos(offer.qos_profile) for offer in offers]
+        qos = [bag_qos(offer.qos_profile) for offer in offers]
         try:
             with self._file_lock:
                 connection = self._writer.add_connection(
@@ -376,7 +376,7 @@ def matching_qos(offered: Sequence[QoSProfile]) -> QoSProfile:
     )
 
 
-def _bag_qos(offer: QoSProfile) -> Any:
+def bag_qos(offer: QoSProfile) -> Any:
     """The same QoS as rosbags writes it into the bag; policies that both do not know are UNKNOWN."""
     from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 

@@ -1,0 +1,594 @@
+"""The node's work on the messages of a bag, without a running ROS: the same engine, calibration and outputs."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import Any
+
+from builtin_interfaces.msg import Time
+from rclpy.expand_topic_name import expand_topic_name
+from rclpy.serialization import deserialize_message, serialize_message
+from rclpy.validate_namespace import validate_namespace
+from rclpy.validate_node_name import validate_node_name
+from sensor_msgs.msg import CameraInfo
+from tf2_msgs.msg import TFMessage
+
+from radan_ros.ros.answer import Answer
+from radan_ros.ros.cdr import without_padding_noise
+from radan_ros.ros.diagnostics import Report, Statistics
+from radan_ros.ros.engine import Engine, Parts, line
+from radan_ros.ros.images import ENCODINGS, to_bgr
+from radan_ros.ros.outputs import Outputs
+from radan_ros.ros.parameters import Settings
+from radan_ros.ros.subscriptions import Calibration, RateLimit, seconds_of
+from radan_ros.tools.bags import CAMERA_INFO, FACES, IMAGE, TRANSFORMS, Bag, BagTopic
+from radan_ros.tools.record import bag_qos, message_class, message_definition, type_hash
+from radan_ros.tools.segments import OutTopic
+from radan_ros.tools.sources import SourceError
+
+LOOKS = 100  # CameraInfo messages among which a usable one is looked for before the first image
+EXAMPLES = 5  # images that could not be answered, of which the reason is told
+UNKNOWN = "RIHS01_" + 64 * "0"  # the hash of a type of which nobody knows the definition
+
+Put = Callable[[OutTopic, bytes], None]
+
+
+# ------------------------------------------------------------------------------------------------- instead of a node
+
+
+class Log:
+    """Takes what a node's logger takes, and keeps warnings and errors."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.errors: list[str] = []
+
+    def info(self, text: str) -> None:
+        """Nobody needs to know while no robot runs."""
+
+    debug = info
+
+    def warning(self, text: str) -> None:
+        """Keep a text, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def error(self, text: str) -> None:
+        """Keep what went wrong, once."""
+        if text not in self.errors:
+            self.errors.append(text)
+
+
+class BagPublisher:
+    """A topic of the bag, as the outputs know publishers."""
+
+    def __init__(self, topic: OutTopic, kind: Any, put: Put | None) -> None:
+        self.topic, self.topic_name = topic, topic.name
+        self._kind, self._put = kind, put
+
+    def publish(self, message: Any) -> None:
+        """Write a message, or one that is serialised."""
+        if self._put is not None:
+            raw = message if isinstance(message, bytes) else serialize_message(message)
+            self._put(self.topic, without_padding_noise(raw, self._kind))
+
+    def get_subscription_count(self) -> int:
+        """One, the bag, unless the topic is not wanted in it."""
+        return int(self._put is not None)
+
+    def wait_for_all_acked(self, _timeout: Any) -> bool:
+        """Nobody has to answer."""
+        return True
+
+
+class BagNode:
+    """Stands for a node whose topics go into a bag: a `radan_ros.ros.topics.Host`.
+
+    Parameters
+    ----------
+    name, namespace : str
+        Of the node; relative topic names are resolved by them.
+    log : Log
+    wanted : callable
+        Whether a topic shall be in the bag.
+
+    Attributes
+    ----------
+    publishers : list of BagPublisher
+    written : list of (OutTopic, bytes)
+        What was published since it was emptied.
+    stamp : Time
+        What its clock says.
+    """
+
+    def __init__(self, name: str, namespace: str, log: Log, wanted: Callable[[str], bool]) -> None:
+        self._names, self._log, self._wanted = (name, namespace), log, wanted
+        self.publishers: list[BagPublisher] = []
+        self.written: list[tuple[OutTopic, bytes]] = []
+        self.stamp = Time()
+
+    def create_publisher(self, msg_type: Any, topic: str, qos_profile: Any, /, **_: Any) -> BagPublisher:
+        """A publisher; overrides of its QoS by parameters are of no use in a bag."""
+        name = str(expand_topic_name(topic, *self._names))
+        kind = type_name(msg_type)
+        out = OutTopic(name, kind, message_definition(kind), type_hash(kind), (bag_qos(qos_profile),))
+        publisher = BagPublisher(out, msg_type, self._put if self._wanted(name) else None)
+        self.publishers.append(publisher)
+        return publisher
+
+    def _put(self, topic: OutTopic, raw: bytes) -> None:
+        self.written.append((topic, raw))
+
+    def destroy_publisher(self, publisher: BagPublisher) -> bool:
+        """Forget a publisher; what it wrote stays."""
+        self.publishers.remove(publisher)
+        return True
+
+    def count_publishers(self, topic_name: str) -> int:
+        """One: itself."""
+        return 1
+
+    def get_clock(self) -> Any:
+        """The time of the bag."""
+        return SimpleNamespace(now=lambda: SimpleNamespace(to_msg=lambda: self.stamp))
+
+    def get_logger(self) -> Log:
+        """Where warnings are kept."""
+        return self._log
+
+
+def type_name(kind: Any) -> str:
+    """A message class as "package/msg/Name"."""
+    return f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"
+
+
+# ------------------------------------------------------------------------------------------------------- the cameras
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is made of a bag.
+
+    Attributes
+    ----------
+    cameras : tuple of BagTopic
+        Topics of images.
+    settings : Settings
+        The node's parameters; `publish` names the views.
+    faces, transforms : bool
+        Whether ``~/faces`` and ``/tf`` are written.
+    name, namespace : str
+        Of the node that the topics look as if they came from.
+    copy : bool
+        Whether the messages of the bag are written, too.
+    segment : int
+        Images after which a segment ends.
+    """
+
+    cameras: tuple[BagTopic, ...]
+    settings: Settings
+    faces: bool = True
+    transforms: bool = True
+    name: str = "radan"
+    namespace: str = "/"
+    copy: bool = True
+    segment: int = 1800
+
+
+def node_names(plan: Plan) -> list[tuple[str, str]]:
+    """Namespace and prefix of the frames of each camera's node.
+
+    Of one camera, the plan's. Of several, the node lies where its camera does (``/left/image`` gives
+    ``/left/radan/faces`` and the frames ``left_face_0``); where two lie in one folder, in a folder of the image's name.
+
+    Raises
+    ------
+    ValueError
+        When there are several, and `humans` is published: REP-155 has one list of faces.
+    """
+    prefix = plan.settings.frame_prefix
+    if len(plan.cameras) == 1:
+        return [(plan.namespace, prefix)]
+    if "humans" in plan.settings.publish:
+        raise ValueError("humans has one list of faces, and goes with one camera: choose it with --topics")
+    folders = [camera.name.removesuffix("/compressed").rpartition("/")[0] for camera in plan.cameras]
+    if len(set(folders)) < len(folders) or "" in folders:
+        folders = [camera.name for camera in plan.cameras]
+    outer = plan.namespace.rstrip("/")
+    return [(f"{outer}{folder}", f"{prefix}{folder.strip('/').replace('/', '_')}_") for folder in folders]
+
+
+class Camera:
+    """The node of one topic of images.
+
+    Parameters
+    ----------
+    bag : Bag
+    topic : BagTopic
+    settings : Settings
+    parts : Parts
+        Opened with these settings.
+    node : BagNode
+    log : Log
+    """
+
+    def __init__(self, bag: Bag, topic: BagTopic, settings: Settings, parts: Parts, node: BagNode, log: Log) -> None:
+        self.topic, self.node = topic, node
+        self.info = bag.info_of(topic)
+        self._kind = message_class(topic.type)
+        self._report = Report(log, Statistics())
+        self.engine = Engine(settings, log, parts)
+        self.calibration = Calibration(self.info, settings, self._report)
+        self.outputs = Outputs(node, settings)
+        self._limit = RateLimit(settings.max_rate)
+        self.counts = {"images": 0, "answered": 0, "bad": 0, "faces": 0, "failed_fits": 0}
+        self._calibrate(bag, settings)
+
+    def _calibrate(self, bag: Bag, settings: Settings) -> None:
+        """Take the first usable CameraInfo of the bag beforehand.
+
+        The node would guess until one comes; of a recording it is known which comes, and many begin with an image.
+        """
+        topic = bag.topics.get(self.info)
+        if topic is None or topic.type != CAMERA_INFO:
+            return
+        messages = bag.messages([topic])
+        for _, (_, _, raw) in zip(range(LOOKS), messages, strict=False):
+            trial = Calibration(self.info, settings, Report(Log(), Statistics()))
+            try:
+                message = deserialize_message(raw, CameraInfo)
+            except Exception:  # counted when its turn comes
+                continue
+            trial.take(message)
+            if trial.state().startswith("ok"):
+                self.calibration.take(message)
+                break
+        messages.close()
+
+    def hear(self, raw: bytes) -> None:
+        """A CameraInfo."""
+        try:
+            self.calibration.take(deserialize_message(raw, CameraInfo))
+        except Exception as error:  # of damaged bytes rclpy has errors of several kinds
+            self._report.bad(f"{self.info}: {line(error)}")
+
+    def look(self, raw: bytes) -> Answer | None:
+        """The answer to an image; None for one that `max_rate` leaves out.
+
+        Raises
+        ------
+        Exception
+            Whatever is wrong with it.
+        """
+        self.counts["images"] += 1
+        message = deserialize_message(raw, self._kind)
+        if self._limit.skips(seconds_of(message.header)):
+            return None
+        image = to_bgr(message)
+        camera = self.calibration.camera((image.shape[0], image.shape[1]), message.header.frame_id)
+        answer = self.engine.answer(message.header, image, camera, self._left_out)
+        self.counts["answered"] += 1
+        self.counts["faces"] += len(answer.tracks)
+        return answer
+
+    def _left_out(self, _track: Any, _error: ValueError) -> None:
+        self.counts["failed_fits"] += 1
+
+    def publish(self, answer: Answer) -> dict[str, Exception]:
+        """Publish an answer; the views that failed, and why."""
+        self.node.stamp = answer.header.stamp
+        self.outputs.faces.publish(answer)
+        return self.outputs.publish_views(answer)
+
+    def announce(self) -> None:
+        """Publish the topology."""
+        self.outputs.announce(self.engine.parts.model.face_model)
+
+    def state(self) -> dict[str, Any] | None:
+        """All that the next answers depend on, but for the outputs'; None where the tracker cannot tell now."""
+        tracker = self.engine.tracker.state()
+        if tracker is None:
+            return None
+        heard = [serialize_message(message) for message in self.calibration.heard]
+        return {"tracker": tracker, "heard": heard, "limit": self._limit, "counts": dict(self.counts)}
+
+    def restore(self, state: dict[str, Any], outputs: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self.engine.tracker.restore(state["tracker"])
+        self._limit, self.counts = state["limit"], state["counts"]
+        for raw in state["heard"]:
+            self.calibration.take(deserialize_message(raw, CameraInfo))
+        self.outputs.restore(outputs)
+
+
+# --------------------------------------------------------------------------------------------------------- the work
+
+# What a bag is made of: a message (topic, time in ns, bytes), an answer to publish (camera, time, answer), or the end
+# of a segment with what is known of the work behind it, pickled.
+Item = tuple[OutTopic, int, bytes] | tuple[Camera, int, Answer] | bytes
+
+
+@dataclass
+class Offline:
+    """Everything for a bag: reads it in order, and says what is to be written.
+
+    Attributes
+    ----------
+    log : Log
+        Holds warnings.
+    examples : list of str
+        The first images that could not be answered, and why.
+    read : int
+        Messages read so far.
+    """
+
+    bag: Bag
+    plan: Plan
+    parts: Parts
+    log: Log = field(default_factory=Log)
+    examples: list[str] = field(default_factory=list)
+    read: int = 0
+
+    def __post_init__(self) -> None:
+        plan = self.plan
+        self.cameras: list[Camera] = []
+        for topic, (namespace, prefix) in zip(plan.cameras, node_names(plan), strict=True):
+            settings = _with_prefix(plan.settings, prefix)
+            node = BagNode(plan.name, namespace, self.log, self._wanted)
+            self.cameras.append(Camera(self.bag, topic, settings, self.parts, node, self.log))
+        ours = [p.topic for camera in self.cameras for p in camera.node.publishers if p.get_subscription_count()]
+        theirs = [self.bag.topics[name] for name in sorted(self.bag.topics)] if plan.copy else []
+        self._copied = {topic.name: self._out(topic, ours) for topic in theirs if not self._replaced(topic, ours)}
+        renewed = any(self._replaced(topic, ours) and topic.type == FACES for topic in theirs)
+        prefixes = "|".join(re.escape(prefix) for _, prefix in node_names(plan))
+        self._old = re.compile(rf"({prefixes})face_\d+") if renewed and plan.transforms else None
+        self.topics = list(self._copied.values())
+        self.topics += [topic for topic in dict.fromkeys(ours) if topic.name not in self._copied]
+        # /tf may come from the input and from us, and from several cameras: one topic in the bag.
+        self._by_name = {topic.name: topic for topic in reversed(self.topics)}
+        self.topics = list({topic.name: topic for topic in self.topics}.values())
+        self._of_image = {camera.topic.name: camera for camera in self.cameras}
+
+    def _wanted(self, name: str) -> bool:
+        if name == "/tf":
+            return self.plan.transforms
+        return self.plan.faces or not name.endswith(f"{self.plan.name}/faces")
+
+    def _replaced(self, topic: BagTopic, ours: Sequence[OutTopic]) -> bool:
+        """Whether we write this topic ourselves: the bag was recorded with the node, or processed before."""
+        return topic.type != TRANSFORMS and any(topic.name == other.name and topic.type == other.type for other in ours)
+
+    def _out(self, topic: BagTopic, ours: Sequence[OutTopic]) -> OutTopic:
+        """A topic of the bag as it is written.
+
+        Raises
+        ------
+        SourceError
+            When it cannot be in one bag with ours.
+        """
+        definition, digest = definition_of(topic)
+        if not definition:
+            self.log.warning(f"{topic.name}: the bag has no definition of {topic.type}, and it is not installed")
+        qos = topic.qos
+        for other in ours:
+            if other.name == topic.name:
+                if other.type != topic.type:
+                    raise SourceError(
+                        f"{self.bag.name}: {topic.name} is {topic.type} there, and is to be {other.type}: give the "
+                        "node another name (--name), or --only-ours"
+                    )
+                qos = (*qos, *(profile for profile in other.qos if profile not in qos))
+            if other.type == topic.type and UNKNOWN != digest != other.digest:
+                raise SourceError(
+                    f"{self.bag.name}: {topic.name}: {topic.type} was another type when it was recorded: --only-ours "
+                    "leaves it out"
+                )
+        return OutTopic(topic.name, topic.type, definition, digest, qos)
+
+    @property
+    def images(self) -> int:
+        """Images that were looked at."""
+        return sum(camera.counts["images"] for camera in self.cameras)
+
+    def items(self) -> Iterator[Item]:
+        """Go through the bag, from its beginning or from where `restore` led."""
+        skipped = self.read
+        chosen = [topic for topic in self.bag.topics.values() if self._matters(topic)]
+        written = 0
+        for number, (topic, time_ns, raw) in enumerate(self.bag.messages(chosen)):
+            if number < skipped:
+                continue
+            self.read = number + 1
+            copy = self._copied.get(topic.name)
+            if copy is not None and not (topic.type == TRANSFORMS and self._is_old(raw)):
+                yield copy, time_ns, raw
+            for camera in self.cameras:
+                if topic.name == camera.info and topic.type == CAMERA_INFO:
+                    camera.hear(raw)
+            image_of = self._of_image.get(topic.name)
+            if image_of is None:
+                continue
+            try:
+                answer = image_of.look(raw)
+            except Exception as error:  # one bad image costs its own answer
+                image_of.counts["bad"] += 1
+                if len(self.examples) < EXAMPLES:
+                    self.examples.append(f"{topic.name}, image {image_of.counts['images']}: {line(error)}")
+                answer = None
+            if answer is not None:
+                yield image_of, time_ns, answer
+            written += 1
+            if written >= self.plan.segment and (ended := self._state()) is not None:
+                yield ended
+                written = 0
+
+    def _matters(self, topic: BagTopic) -> bool:
+        return topic.name in self._copied or any(topic.name in (c.topic.name, c.info) for c in self.cameras)
+
+    def _is_old(self, raw: bytes) -> bool:
+        """Whether a message of transforms is the node's own, and is replaced by ours."""
+        if self._old is None:
+            return False
+        try:
+            frames = [transform.child_frame_id for transform in deserialize_message(raw, TFMessage).transforms]
+        except Exception:  # whatever it is, it is not ours
+            return False
+        return bool(frames) and all(self._old.fullmatch(frame) for frame in frames)
+
+    def publish(self, item: tuple[Camera, int, Answer]) -> list[tuple[OutTopic, int, bytes]]:
+        """The messages of an answer."""
+        camera, time_ns, answer = item
+        for view, error in camera.publish(answer).items():
+            self.log.error(f"{camera.topic.name}: publishing {view}: {line(error)}")
+        return self._written(camera, time_ns)
+
+    def announce(self) -> list[tuple[OutTopic, int, bytes]]:
+        """What is written before the first message."""
+        out = []
+        for camera in self.cameras:
+            camera.announce()
+            out += self._written(camera, self.bag.begin)
+        return out
+
+    def _written(self, camera: Camera, time_ns: int) -> list[tuple[OutTopic, int, bytes]]:
+        written, camera.node.written = camera.node.written, []
+        return [(self._by_name.get(topic.name, topic), time_ns, raw) for topic, raw in written]
+
+    def _state(self) -> bytes | None:
+        cameras = [camera.state() for camera in self.cameras]
+        if any(state is None for state in cameras):
+            return None
+        whole = {"read": self.read, "cameras": cameras, "examples": list(self.examples)}
+        return pickled(whole, self.parts.model.face_model)
+
+    def sealed(self, state: bytes) -> bytes:
+        """A state of `items`, to which the outputs add theirs when all before it is published."""
+        return pickle.dumps((state, [camera.outputs.state() for camera in self.cameras]))
+
+    def restore(self, state: bytes) -> None:
+        """Go on from a sealed state."""
+        whole, outputs = unpickled(state, None)
+        told = unpickled(whole, self.parts.model.face_model)
+        for camera, of_camera, of_outputs in zip(self.cameras, told["cameras"], outputs, strict=True):
+            camera.restore(of_camera, of_outputs)
+        self.examples[:] = told["examples"]
+        self.read = int(told["read"])
+
+
+def _with_prefix(settings: Settings, prefix: str) -> Settings:
+    return replace(settings, frame_prefix=prefix, deterministic_ids=True)
+
+
+def check_names(name: str, namespace: str) -> None:
+    """Raise ValueError for names that no node can have."""
+    try:
+        validate_node_name(name)
+        validate_namespace(namespace)
+    except Exception as error:  # rclpy has several
+        raise ValueError(f"'{name}' in '{namespace}' is no name of a node: {line(error)}") from None
+
+
+def without_depth(bag: Bag, cameras: Sequence[BagTopic], log: Log) -> list[BagTopic]:
+    """Topics of images but for those whose first one has no colours: a depth camera has images, too.
+
+    Raises
+    ------
+    SourceError
+        When none is left.
+    """
+    left = []
+    for topic in cameras:
+        encoding = ENCODINGS[0]
+        if topic.type == IMAGE:
+            messages = bag.messages([topic])
+            first = next(messages, None)
+            messages.close()
+            try:
+                encoding = deserialize_message(first[2], message_class(IMAGE)).encoding if first else encoding
+            except Exception:  # told when its turn comes
+                pass
+        if encoding in ("16UC1", "32FC1"):
+            log.warning(f"{topic.name} is left out: its images are of depth ({encoding})")
+        else:
+            left.append(topic)
+    if not left:
+        raise SourceError(f"{bag.name}: no images of a camera in this bag, only of depth")
+    return left
+
+
+def definition_of(topic: BagTopic) -> tuple[str, str]:
+    """Definition and hash of a recorded type: the bag's own, else as installed here, else as rosbags knows it."""
+    from rosbags.typesys import Stores, get_typestore
+
+    if topic.definition:
+        return topic.definition, topic.digest or _hash_of(topic.type, topic.definition)
+    try:
+        return message_definition(topic.type), type_hash(topic.type)
+    except LookupError:
+        store = get_typestore(Stores.LATEST)
+        if topic.type in store.types:
+            return str(store.generate_msgdef(topic.type, ros_version=2)[0]), str(store.hash_rihs01(topic.type))
+    return "", _hash_of(topic.type, "")  # readers compare it with what they find
+
+
+def _hash_of(name: str, definition: str) -> str:
+    from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
+
+    store, mark = get_typestore(Stores.EMPTY), "=" * 80 + "\n"
+    try:
+        if definition.startswith(f"{mark}IDL: "):
+            for part in definition.split(mark)[1:]:
+                store.register(get_types_from_idl(part.partition("\n")[2]))
+        else:
+            store.register(get_types_from_msg(definition, name))
+        return str(store.hash_rihs01(name))
+    except Exception:  # a text that it cannot read is copied all the same
+        return UNKNOWN
+
+
+# ----------------------------------------------------------------------------------------------------------- states
+
+
+class _Pickler(pickle.Pickler):
+    def __init__(self, file: io.BytesIO, face_model: Any) -> None:
+        super().__init__(file)
+        self._face_model = face_model
+
+    def persistent_id(self, obj: Any) -> str | None:
+        return "face model" if obj is self._face_model else None
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows what a state is made of, and nothing else: a bag's folder may come from elsewhere."""
+
+    def __init__(self, file: io.BytesIO, face_model: Any) -> None:
+        super().__init__(file)
+        self._face_model = face_model
+
+    def persistent_load(self, pid: Any) -> Any:
+        return self._face_model
+
+    def find_class(self, module: str, name: str) -> Any:
+        ours = ("tracking", "cues", "smoothing", "face", "ros.subscriptions")
+        arrays = {"_reconstruct", "ndarray", "dtype", "scalar", "_frombuffer"}
+        known = module in {f"radan_ros.{part}" for part in ours} and "." not in name
+        if known or (module.split(".")[0] == "numpy" and name in arrays) or (module, name) == ("_codecs", "encode"):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"a state holds no {module}.{name}")
+
+
+def pickled(state: Any, face_model: Any) -> bytes:
+    """A state as bytes, without the face model."""
+    file = io.BytesIO()
+    _Pickler(file, face_model).dump(state)
+    return file.getvalue()
+
+
+def unpickled(state: bytes, face_model: Any) -> Any:
+    """The state again, with this face model; raises pickle.UnpicklingError for what no state holds."""
+    return _Unpickler(io.BytesIO(state), face_model).load()

@@ -1,0 +1,649 @@
+"""``radan-process-bag BAG... --out DIR``: bags in, the same bags with the node's topics out. No running ROS.
+
+Each image is answered as the node answers it with `deterministic_ids`: by the same code, none dropped, stamped with the
+image's header, and in the bag at the time of the image. The same bag gives the same bytes in each run, and after an
+interruption (see `radan_ros.tools.segments`) the same as without it. A CameraInfo holds from its place in the bag on,
+as for the node; but images before the first usable one are answered with that one, where the node would guess.
+
+Exit status: 0 when everything was answered; 1 when a bag or an image was not, or a bag is damaged: what could be read
+is then in the output, and a line on stderr says what could not; 2 for wrong usage; 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import sqlite3
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from radan_ros.tools.bags import Bag, is_bag
+from radan_ros.tools.naming import distinct_names
+from radan_ros.tools.segments import COMPRESSIONS, STORAGES, BusyError, OtherJobError, SegmentedBag, discard, finished
+from radan_ros.tools.sources import SourceError
+
+if TYPE_CHECKING:
+    from radan_ros.ros.engine import Parts
+    from radan_ros.ros.offline import Item, Offline, Plan
+    from radan_ros.ros.parameters import Settings
+
+VIEWS = ("meshes", "depth", "pncc", "points", "markers", "overlay", "humans")
+ALL = "all"
+SEGMENT = 1800  # images: a minute of a camera, and what an interruption can cost
+TICK = 0.5  # seconds between signs of life
+AHEAD = 4  # images, and what lies between them, that wait for the next thread
+FORMAT = 1  # of what is written; another one is another job
+OWN = {"model", "device", "threads"}  # parameters that change nothing in the bag, or are told by the model's figures
+
+Tick = Callable[[int, int, int], None]
+"""Told of progress: messages read, messages in all, images answered."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A bag to process. Goes to other processes, and machines.
+
+    Attributes
+    ----------
+    bag, target : str
+        Paths.
+    parameters : dict
+        The node's, by name.
+    topics : tuple of str
+        Of images; none for those of the cameras.
+    publish : tuple of str
+        Of ``faces``, ``tf`` and `VIEWS`.
+    name, namespace : str
+        Of the node that the topics look as if they came from.
+    only_ours : bool
+        Leave the bag's own messages out.
+    storage, compression : str
+    threads : int
+        1: all in one thread; 2: the disk has one of its own; 3: the outputs as well.
+    segment : int
+        Images after which a segment ends.
+    overwrite : bool
+        Begin anew.
+    """
+
+    bag: str
+    target: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+    topics: tuple[str, ...] = ()
+    publish: tuple[str, ...] = ("faces", "tf")
+    name: str = "radan"
+    namespace: str = "/"
+    only_ours: bool = False
+    storage: str = "mcap"
+    compression: str = "zstd"
+    threads: int = 3
+    segment: int = SEGMENT
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a bag.
+
+    Attributes
+    ----------
+    images, answered, faces : int
+        Images in the bag's topics, of these answered, and faces in them.
+    seconds : float
+        From the bag's first message to its last.
+    took : float
+        Seconds that the work took, this time.
+    begun : int
+        Images that an earlier run had answered.
+    troubles : tuple of str
+        What was lost, or could not be answered: the exit status is then 1.
+    notes : tuple of str
+        What else is worth telling.
+    """
+
+    images: int = 0
+    answered: int = 0
+    faces: int = 0
+    seconds: float = 0.0
+    took: float = 0.0
+    begun: int = 0
+    troubles: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+# ----------------------------------------------------------------------------------------------------------- one bag
+
+
+def process(job: Job, tick: Tick | None = None) -> Result:
+    """Process a bag: what became of it. Whatever goes wrong with the bag is among its troubles.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        The finished segments stay.
+    """
+    try:
+        return _process(job, tick or (lambda *_: None))
+    except (SourceError, OtherJobError, BusyError) as error:
+        text = str(error)
+        if not isinstance(error, SourceError):
+            text = f"{job.target} {error}" + ("; --overwrite makes it anew" if isinstance(error, OtherJobError) else "")
+        return Result(troubles=(text,))
+    except (OSError, sqlite3.Error) as error:
+        return Result(troubles=(f"{job.target}: {_line(error)}; run again to go on",))
+    except (ValueError, ImportError, RuntimeError, MemoryError) as error:
+        return Result(troubles=(f"{job.bag}: {_line(error)}",))
+
+
+def _process(job: Job, tick: Tick) -> Result:
+    from radan_ros.ros.offline import Log, Offline
+
+    bag, log = Bag(job.bag, salvage=True), Log()
+    plan = _plan(job, bag, log)
+    parts = _parts(replace(plan.settings, publish=()))
+    target, started = Path(job.target), time.monotonic()
+    if job.overwrite:
+        discard(target)
+    described = _described(job, bag, plan, parts)
+    before = finished(target, described)
+    if before is not None:
+        return replace(_result(before), notes=(f"{target} was processed before",))
+    work = Offline(bag, plan, parts, log)
+    out = SegmentedBag(target, described, storage=job.storage, compression=job.compression)
+    try:
+        out.declare(work.topics)
+        total = sum(topic.count for topic in bag.topics.values() if plan.copy or topic in plan.cameras)
+        begun = 0
+        if out.summary is None:
+            begun = _run(work, out, job.threads, lambda read, images: tick(read, total, images))
+        result = _result(out.summary or {})
+        out.finish()
+    finally:
+        out.close()
+    return replace(result, took=time.monotonic() - started, begun=begun, notes=tuple(log.notes))
+
+
+def _result(summary: dict[str, Any]) -> Result:
+    """What was counted, from a bag's metadata."""
+    return Result(**{**summary, "troubles": tuple(summary["troubles"])})
+
+
+def _summary_of(work: Offline) -> dict[str, Any]:
+    """What was counted, as fields of a `Result`."""
+    name = work.bag.name
+    counts = [camera.counts for camera in work.cameras]
+    bad = sum(count["bad"] for count in counts)
+    troubles = [f"{name}: {text}" for text in (*work.bag.losses, *work.log.errors)]
+    if bad:
+        troubles.append(f"{name}: {bad} images could not be answered ({'; '.join(work.examples)})")
+    return {
+        "images": sum(count["images"] for count in counts),
+        "answered": sum(count["answered"] for count in counts),
+        "faces": sum(count["faces"] for count in counts),
+        "seconds": work.bag.seconds,
+        "troubles": troubles,
+    }
+
+
+def _run(work: Offline, out: SegmentedBag, threads: int, tick: Callable[[int, int], None]) -> int:
+    """Read, answer and write; returns how many images were answered before."""
+    from radan_ros.tools.ahead import WriteBehind, read_ahead
+
+    first = []
+    if out.state is None:
+        first = work.announce()
+    else:
+        work.restore(out.state)
+    begun = work.images
+    items: Iterator[Item] = work.items()
+    with contextlib.ExitStack() as stack:
+        if threads > 2:
+            items = stack.enter_context(contextlib.closing(read_ahead(items, AHEAD)))
+        last = 0.0
+        store: Callable[..., Any] = stack.enter_context(WriteBehind(AHEAD)) if threads > 1 else _at_once
+        store(_write, out, first)
+        for item in items:
+            if isinstance(item, bytes):
+                store(out.end_segment, work.sealed(item))
+                continue
+            store(_write, out, [item] if isinstance(item[2], bytes) else work.publish(item))
+            if time.monotonic() - last > TICK:
+                last = time.monotonic()
+                tick(work.read, work.images)
+        store(lambda: out.end(_summary_of(work)))  # in that thread: a database belongs to the one that opened it
+    return begun
+
+
+def _at_once(function: Callable[..., Any], *arguments: Any) -> None:
+    function(*arguments)
+
+
+def _write(out: SegmentedBag, messages: Sequence[tuple[Any, int, bytes]]) -> None:
+    for topic, time_ns, raw in messages:
+        out.write(topic, time_ns, raw)
+
+
+def _plan(job: Job, bag: Bag, log: Any) -> Plan:
+    from radan_ros.ros import compat, offline
+    from radan_ros.ros.parameters import from_values
+
+    offline.check_names(job.name, job.namespace)
+    cameras = bag.cameras(job.topics)
+    if not job.topics:
+        cameras = offline.without_depth(bag, cameras, log)
+    views = [view for view in VIEWS if view in job.publish or (ALL in job.publish and view != "humans")]
+    if ALL in job.publish and compat.has_hri_msgs() and len(cameras) == 1:
+        views.append("humans")
+    if "humans" in views and not compat.has_hri_msgs():
+        raise SourceError("humans needs the messages of the package hri_msgs, which is not installed")
+    settings = from_values({**job.parameters, "publish": views})
+    everything = ALL in job.publish
+    return offline.Plan(
+        tuple(cameras),
+        settings,
+        faces=everything or "faces" in job.publish,
+        transforms=everything or "tf" in job.publish,
+        name=job.name,
+        namespace=job.namespace,
+        copy=not job.only_ours,
+        segment=job.segment,
+    )
+
+
+@cache
+def _parts(settings: Settings) -> Parts:
+    """Model, renderer and detector, for all bags of a process."""
+    from radan_ros.ros.engine import Engine
+    from radan_ros.ros.offline import Log
+
+    return Engine(settings, Log()).parts
+
+
+def _described(job: Job, bag: Bag, plan: Plan, parts: Parts) -> dict[str, Any]:
+    """All that the output depends on."""
+    model = parts.model
+    network = model.network_file
+    files = [] if network is None else [network, network.with_suffix(".bin")]
+    return {
+        "format": FORMAT,
+        "bag": [[p.name, p.stat().st_size] for p in _files(bag.path)],
+        "topics": [camera.name for camera in plan.cameras],
+        "parameters": {k: v for k, v in asdict(plan.settings).items() if k not in OWN},
+        "publish": [plan.faces, plan.transforms],
+        "node": [job.namespace, job.name],
+        "only ours": job.only_ours,
+        "storage": [job.storage, job.compression],
+        "segment": job.segment,
+        "model": [model.name, model.face_model.version, *(zlib.crc32(f.read_bytes()) for f in files if f.is_file())],
+    }
+
+
+def _files(path: Path) -> list[Path]:
+    from radan_ros.tools.salvage import data_files
+
+    return data_files(path) if path.is_dir() else [path]
+
+
+# --------------------------------------------------------------------------------------------------------- many bags
+
+
+class Runner(Protocol):
+    """Has jobs done by others."""
+
+    def submit(self, job: Job, sign: str) -> Future[Result]:
+        """Begin with a job, which writes its progress into the file `sign`."""
+        ...
+
+    def stop(self) -> None:
+        """End at once: what is not finished is gone on with another time."""
+        ...
+
+
+def process_with_sign(job: Job, sign: str) -> Result:
+    """`process` in another process: tells its progress by a file, and ends when nobody waits for it any more."""
+    parent, file = os.getppid(), Path(sign)
+
+    def tick(read: int, total: int, images: int) -> None:
+        if os.getppid() != parent:
+            os._exit(1)
+        with contextlib.suppress(OSError):
+            file.write_text(json.dumps([read, total, images]), encoding="utf-8")
+
+    return process(job, tick)
+
+
+class Processes:
+    """Runs jobs in processes of this machine."""
+
+    def __init__(self, number: int) -> None:
+        # A new interpreter each: threads and a GPU do not survive a fork.
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(number, context, initializer=signal.signal, initargs=_IGNORE)
+
+    def submit(self, job: Job, sign: str) -> Future[Result]:
+        """Begin with a job when a process is free."""
+        return self._pool.submit(process_with_sign, job, sign)
+
+    def stop(self) -> None:
+        """Kill the processes."""
+        for process_ in list((self._pool._processes or {}).values()):
+            process_.kill()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+_IGNORE = (signal.SIGINT, signal.SIG_IGN)
+
+
+class RayTasks:
+    """Runs jobs on a Ray cluster, or on one of `number` workers that is made here.
+
+    The machines must see bags and outputs under the same paths, and their Ray be started with this package in its
+    environment (``scripts/env ray start ...``, or a sourced workspace).
+    """
+
+    def __init__(self, address: str, number: int, threads: int, gpu: bool) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise SourceError(f"--ray needs the package ray: pip install ray ({error})") from None
+        self._ray = ray
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if address:
+            ray.init(address=address, **quiet)
+        else:
+            ray.init(num_cpus=number * threads, include_dashboard=False, **quiet)
+        # By its module's name: of the program that runs, workers do not know more.
+        task = importlib.import_module("radan_ros.tools.process_bag").process_with_sign
+        self._task = ray.remote(task).options(num_cpus=threads, num_gpus=int(gpu), max_retries=2)
+
+    def submit(self, job: Job, sign: str) -> Future[Result]:
+        """Begin with a job when a worker is free; one that died is begun again, and goes on where it was."""
+        done: Future[Result] = self._task.remote(job, sign).future()
+        return done
+
+    def stop(self) -> None:
+        """Leave the cluster, which ends its tasks."""
+        self._ray.shutdown()
+
+
+def process_all(jobs: Sequence[Job], runner: Runner | None, tell: Callable[[Job, Result], None]) -> None:
+    """Process bags, here or by a runner, with a progress bar over all of them; `tell` hears of each that is done.
+
+    Raises
+    ------
+    KeyboardInterrupt
+    """
+    from tqdm import tqdm
+
+    sizes = [sum(p.stat().st_size for p in _files(Path(job.bag))) for job in jobs]
+    bar = tqdm(total=sum(sizes), unit="B", unit_scale=True, disable=not sys.stderr.isatty(), leave=False)
+    counted = [0] * len(jobs)
+    images = [0] * len(jobs)
+    began = time.monotonic()
+
+    def show(number: int, read: int, total: int, seen: int) -> None:
+        done = min(sizes[number], sizes[number] * read // max(1, total))
+        bar.update(max(0, done - counted[number]))
+        counted[number], images[number] = max(done, counted[number]), seen
+        bar.set_postfix_str(f"{sum(images) / max(1e-9, time.monotonic() - began):.0f} images/s")
+
+    def ended(number: int, result: Result) -> None:
+        show(number, 1, 1, result.images)
+        with tqdm.external_write_mode(file=sys.stderr):
+            tell(jobs[number], result)
+
+    with bar:
+        if runner is None:
+            for number, job in enumerate(jobs):
+                ended(number, process(job, lambda *told, number=number: show(number, *told)))  # type: ignore[misc]
+            return
+        signs = [f"{job.target}.progress" for job in jobs]
+        waiting = {runner.submit(job, sign): k for k, (job, sign) in enumerate(zip(jobs, signs, strict=True))}
+        try:
+            while waiting:
+                for future in wait(waiting, timeout=TICK, return_when="FIRST_COMPLETED").done:
+                    number = waiting.pop(future)
+                    ended(number, _result_of(future, jobs[number]))
+                for number in waiting.values():
+                    with contextlib.suppress(OSError, ValueError):
+                        show(number, *json.loads(Path(signs[number]).read_text(encoding="utf-8")))
+        finally:
+            runner.stop()
+            for sign in signs:
+                Path(sign).unlink(missing_ok=True)
+
+
+def _result_of(future: Future[Result], job: Job) -> Result:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        return Result(troubles=(f"{job.bag}: its process was ended from outside (memory?); run again to go on",))
+    except Exception as error:  # Ray's errors are of many kinds
+        return Result(troubles=(f"{job.bag}: {type(error).__name__}: {_line(error)}",))
+
+
+# ---------------------------------------------------------------------------------------------------------- program
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of ``radan-process-bag``; returns the exit status."""
+    parser = _parser()
+    options = parser.parse_args(argv)
+    try:
+        _check_ros()
+        jobs, missing = _jobs(options)
+    except (SourceError, ValueError, ImportError, OSError) as error:
+        print(f"{parser.prog}: {_line(error)}", file=sys.stderr)
+        return 2
+    status = 0
+    for text in missing:
+        print(f"{parser.prog}: {text}", file=sys.stderr)
+        status = 1
+
+    def tell(job: Job, result: Result) -> None:
+        nonlocal status
+        for text in (*result.notes, *result.troubles):
+            print(f"{parser.prog}: {text}", file=sys.stderr)
+        status = 1 if result.troubles else status
+        if result.images:
+            print(_summary(job, result), flush=True)
+
+    before = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        Path(options.out).mkdir(parents=True, exist_ok=True)
+        runner: Runner | None = None
+        workers = min(options.workers, len(jobs))
+        if options.ray is not None and jobs:
+            gpu = str(jobs[0].parameters.get("device", "")).startswith("cuda")
+            runner = RayTasks(options.ray, workers, min(options.threads, 3), gpu)
+        elif workers > 1:
+            runner = Processes(workers)
+        process_all(jobs, runner, tell)
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: interrupted; run again to go on", file=sys.stderr)
+        return 130
+    except (SourceError, OSError, ConnectionError) as error:
+        print(f"{parser.prog}: {_line(error)}", file=sys.stderr)
+        return 1
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+    return status
+
+
+def _interrupt(_number: int, _frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _check_ros() -> None:
+    try:
+        import rclpy.serialization  # noqa: F401
+
+        import radan_ros.msg  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f"needs ROS 2's Python packages and this package's messages, from a sourced workspace ({error})"
+        ) from None
+
+
+def _jobs(options: argparse.Namespace) -> tuple[list[Job], list[str]]:
+    """The jobs of a command line, and what is wrong with the bags that are none."""
+    paths = list(dict.fromkeys(Path(text).expanduser() for text in options.bags))
+    missing = [f"{path}: {'no rosbag2' if path.exists() else 'no such file or folder'}" for path in paths
+               if not is_bag(str(path))]  # fmt: skip
+    there = [path for path in paths if is_bag(str(path))]
+    out = Path(options.out).expanduser()
+    parameters = _parameters(options)
+    jobs = []
+    for path, name in zip(there, distinct_names(there), strict=True):
+        if (out / name).resolve() == path.resolve():
+            raise ValueError(f"{path}: --out is where the bag lies: name another folder")
+        jobs.append(
+            Job(
+                str(path),
+                str(out / name),
+                parameters,
+                tuple(options.topics),
+                tuple(options.publish),
+                options.name,
+                options.namespace,
+                options.only_ours,
+                options.storage,
+                options.compression,
+                options.threads,
+                options.segment,
+                options.overwrite,
+            )
+        )
+    return jobs, missing
+
+
+def _parameters(options: argparse.Namespace) -> dict[str, Any]:
+    """The node's parameters of a command line: file, then --set, then the options of their own.
+
+    Raises
+    ------
+    ValueError, OSError
+        Names the parameter or the file.
+    """
+    import yaml
+
+    from radan_ros.ros.parameters import from_values
+
+    values: dict[str, Any] = {}
+    if options.params_file is not None:
+        text = Path(options.params_file).expanduser().read_text(encoding="utf-8")
+        try:
+            told = yaml.safe_load(text) or {}
+            full = f"{options.namespace.rstrip('/')}/{options.name}"
+            for node in ("/**", options.name, full):
+                values.update(told.get(node, {}).get("ros__parameters", {}))
+        except (yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
+            raise ValueError(f"{options.params_file}: is no file of parameters: {_line(error)}") from None
+        for name in [n for n in values if n == "use_sim_time" or n.startswith("qos_overrides")]:
+            del values[name]
+    for text in options.set:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--set {text}: write name=value")
+        try:
+            values[name] = yaml.safe_load(value) if value else ""
+        except yaml.YAMLError as error:
+            raise ValueError(f"--set {text}: {_line(error)}") from None
+    values.pop("publish", None)  # the node's views; --publish has more names
+    for name in ("model", "device"):
+        if getattr(options, name) is not None:
+            values[name] = getattr(options, name)
+    from_values(values)
+    return values
+
+
+def _summary(job: Job, result: Result) -> str:
+    new = result.images - result.begun
+    speed = f", {new / result.took:.0f} images/s" if result.took and new else ""
+    if result.took and not result.begun and result.seconds:
+        speed += f", {result.seconds / result.took:.1f} times real time"
+    return f"{job.target}: {result.answered} of {result.images} images answered, {result.faces} faces{speed}"
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _parser() -> argparse.ArgumentParser:
+    from radan_ros.tools.play import positive_integer
+
+    parser = argparse.ArgumentParser(
+        prog="radan-process-bag",
+        description="Find the faces in the images of rosbag2 recordings, and write the recordings with the node's "
+        "topics in them. A run that was interrupted goes on when it is started again.",
+        epilog="Of several cameras in a bag each gets topics beside its own (/left/radan/faces) and frames with its "
+        "name (left_face_0). Exit status: 0, 1 when something was lost or not answered, 2 for wrong usage.",
+    )
+    parser.add_argument("bags", nargs="+", metavar="BAG", help="rosbag2 folder, or an .mcap or .db3 file of one")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the bags")
+    parser.add_argument("--only-ours", action="store_true", help="write the node's topics alone")
+    parser.add_argument(
+        "--topics", nargs="+", default=(), metavar="TOPIC", help="image topics (default: those of the cameras)"
+    )
+    parser.add_argument(
+        "--publish",
+        nargs="+",
+        default=("faces", "tf"),
+        choices=("faces", "tf", *VIEWS, ALL),
+        metavar="NAME",
+        help=f"what to write besides the topology: faces, tf (these are the default), {', '.join(VIEWS)}, or {ALL}",
+    )
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="node parameters")
+    parser.add_argument("--params-file", metavar="FILE", help="node parameters, as for the node")
+    parser.add_argument("--model", metavar="FOLDER", help="model (default: the built-in one)")
+    parser.add_argument("--device", help="auto (default), cpu, cuda or cuda:<i>")
+    parser.add_argument("--name", default="radan", help="name of the node in the topics (default radan)")
+    parser.add_argument("--namespace", default="/", help="namespace of the node in the topics (default /)")
+    parser.add_argument("--storage", choices=STORAGES, default=STORAGES[0], help=f"default {STORAGES[0]}")
+    parser.add_argument("--compression", choices=COMPRESSIONS, default="zstd", help="default zstd")
+    parser.add_argument("--workers", type=positive_integer, default=1, metavar="N", help="bags at a time (default 1)")
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="through Ray: on a cluster (auto, or its address), or on --workers of this machine",
+    )
+    parser.add_argument(
+        "--threads",
+        type=positive_integer,
+        default=3,
+        metavar="N",
+        help="for one bag: 1, 2 (the disk has its own) or 3 (the outputs, too; default)",
+    )
+    parser.add_argument(
+        "--segment",
+        type=positive_integer,
+        default=SEGMENT,
+        metavar="N",
+        help=f"images in a file of the output, which an interruption can cost (default {SEGMENT})",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="begin anew, also where the output is there")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,303 @@
+"""Write a rosbag2 piece by piece, so that a run that was interrupted at any point goes on behind its last whole piece.
+
+While it is written, a bag NAME lies in the folder ``NAME.partial``:
+
+- ``job.json``: what it is made from, and how. A run with another job does not go on with it.
+- ``NAME_0``, ``NAME_1``, ...: finished segments. Each is a bag by itself, and holds in ``state`` what the program that
+  makes the messages needs to go on behind it.
+- ``writing/NAME_2``: the segment that is being written. It becomes a finished one by being renamed, or is thrown away.
+- ``lock``: held by the program that writes, so that no two do.
+
+At the end the files of the segments move up, ``metadata.yaml`` names them all, and the folder is renamed to NAME. Each
+step can be repeated: a program that is killed in the midst of any of them leaves what the next one goes on with. Where
+segments end depends on the messages alone, never on time: the bag is the same, byte by byte, however often the work
+was interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from radan_ros.export import write_atomically
+
+STORAGES = ("mcap", "sqlite3")
+COMPRESSIONS = ("none", "zstd")
+KEY = "radan_process_bag"
+"""Name, in the metadata of a finished bag, of what it was made from and what was counted."""
+_END = b"end"  # begins the state of the last segment
+
+
+class BusyError(RuntimeError):
+    """Another program writes this bag."""
+
+
+class OtherJobError(RuntimeError):
+    """What is there was made from something else, or otherwise."""
+
+
+@dataclass(frozen=True)
+class OutTopic:
+    """A topic of the bag to write.
+
+    Attributes
+    ----------
+    name, type : str
+        The type as "package/msg/Name".
+    definition, digest : str
+        Of the type; see `radan_ros.tools.record.message_definition` and `type_hash`.
+    qos : tuple
+        `rosbags.interfaces.Qos` of its publishers.
+    """
+
+    name: str
+    type: str
+    definition: str
+    digest: str
+    qos: tuple[Any, ...] = ()
+
+
+def finished(target: Path, job: dict[str, Any]) -> dict[str, Any] | None:
+    """What was counted when a bag was written; None where there is none.
+
+    Raises
+    ------
+    OtherJobError
+        When what is there is no such bag, or the bag of another job; says in what the jobs differ.
+    """
+    import yaml
+
+    if not target.exists():
+        return None
+    try:
+        told = _told(target)
+        before, summary = told["job"], dict(told["summary"])
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        raise OtherJobError("exists, and was not made by this program") from None
+    _check_same(before, job)
+    return summary
+
+
+def _told(folder: Path) -> dict[str, Any]:
+    """Job and summary in the metadata of a bag."""
+    import yaml
+
+    text = (folder / "metadata.yaml").read_text(encoding="utf-8")
+    told: dict[str, Any] = json.loads(yaml.safe_load(text)["rosbag2_bagfile_information"]["custom_data"][KEY])
+    return told
+
+
+class SegmentedBag:
+    """A bag that is written, or gone on with.
+
+    Parameters
+    ----------
+    target : Path
+        The bag's folder; must not exist.
+    job : dict
+        What it is made from, and how; goes through JSON.
+    storage, compression : str
+        Of `STORAGES` and `COMPRESSIONS`.
+
+    Attributes
+    ----------
+    state : bytes or None
+        What was given to `end_segment` last; None at the beginning.
+    summary : dict or None
+        What was given to `end`; None while there is more to write.
+
+    Raises
+    ------
+    BusyError, OtherJobError, OSError
+    """
+
+    def __init__(self, target: Path, job: dict[str, Any], *, storage: str, compression: str) -> None:
+        self.target, self._job = target, job
+        self._storage, self._compression = storage, compression
+        self._folder = target.with_name(f"{target.name}.partial")
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(self._folder / "lock")
+        self._writer: Any = None
+        self._connections: dict[str, Any] = {}
+        self._topics: dict[str, OutTopic] = {}
+        try:
+            before = self._folder / "job.json"
+            if before.is_file():
+                _check_same(json.loads(before.read_text(encoding="utf-8")), job)
+            else:
+                write_atomically(before, json.dumps(job).encode())
+            shutil.rmtree(self._folder / "writing", ignore_errors=True)
+            self.state: bytes | None = None
+            self.summary: dict[str, Any] | None = None
+            self._count = 0
+            if self._complete:
+                self.summary = _told(self._folder)["summary"]
+                return
+            while self._segment(self._count).is_dir():
+                self._count += 1
+            if self._count:
+                self.state = (self._segment(self._count - 1) / "state").read_bytes()
+                if self.state.startswith(_END):
+                    self.summary = json.loads(self.state[len(_END) :])
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def _segment(self, number: int) -> Path:
+        return self._folder / f"{self.target.name}_{number}"
+
+    @property
+    def _complete(self) -> bool:
+        """Whether the metadata of the whole are written, and only its parts are to be moved."""
+        return (self._folder / "metadata.yaml").is_file()
+
+    def declare(self, topics: Sequence[OutTopic]) -> None:
+        """These topics are in each segment, in this order; others only where there is a message of them."""
+        self._topics = {topic.name: topic for topic in topics}
+
+    def write(self, topic: OutTopic, time_ns: int, raw: bytes) -> None:
+        """Write a message. Times must not go back.
+
+        Raises
+        ------
+        OSError, sqlite3.Error
+            When the disk does not take it.
+        """
+        if self._writer is None:
+            self._begin()
+        if topic.name not in self._connections:
+            self._connect(topic)
+        self._writer.write(self._connections[topic.name], time_ns, raw)
+
+    def _begin(self) -> None:
+        from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+
+        # Version 9 is what Jazzy and later write and read.
+        path = self._folder / "writing" / f"{self.target.name}_{self._count}"
+        self._writer = Writer(path, version=9, storage_plugin=StoragePlugin[self._storage.upper()])
+        if self._compression == "zstd":
+            mode = CompressionMode.STORAGE if self._storage == "mcap" else CompressionMode.MESSAGE
+            self._writer.set_compression(mode, CompressionFormat.ZSTD)
+        self._writer.open()
+        self._connections = {}
+        for topic in self._topics.values():
+            self._connect(topic)
+
+    def _connect(self, topic: OutTopic) -> None:
+        self._connections[topic.name] = self._writer.add_connection(
+            topic.name, topic.type, msgdef=topic.definition, rihs01=topic.digest, offered_qos_profiles=topic.qos
+        )
+
+    def end_segment(self, state: bytes) -> None:
+        """Finish what was written since the last segment; `state` is what its maker needs to go on behind it."""
+        if self._writer is None:
+            self._begin()
+        self._writer.close()
+        path = self._writer.path
+        self._writer = None
+        (path / "state").write_bytes(state)
+        os.rename(path, self._segment(self._count))
+        self._count += 1
+
+    def end(self, summary: dict[str, Any]) -> None:
+        """Finish the last segment. `summary`, what was counted, goes into the metadata of the bag."""
+        self.end_segment(_END + json.dumps(summary).encode())
+        self.summary = summary
+
+    def finish(self) -> None:
+        """Make one bag of the segments, under its name."""
+        import yaml
+
+        if not self._complete:
+            parts = []
+            for number in range(self._count):
+                text = (self._segment(number) / "metadata.yaml").read_text(encoding="utf-8")
+                parts.append(yaml.safe_load(text)["rosbag2_bagfile_information"])
+            merged = _merged(parts)
+            merged["custom_data"] = {KEY: json.dumps({"job": self._job, "summary": self.summary})}
+            text = yaml.safe_dump({"rosbag2_bagfile_information": merged}, sort_keys=False)
+            write_atomically(self._folder / "metadata.yaml", text.encode())
+        text = (self._folder / "metadata.yaml").read_text(encoding="utf-8")
+        for name in yaml.safe_load(text)["rosbag2_bagfile_information"]["relative_file_paths"]:
+            if not (self._folder / name).exists():
+                os.rename(self._folder / Path(name).stem / name, self._folder / name)
+        for path in self._folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+        for name in ("job.json", "lock"):
+            (self._folder / name).unlink(missing_ok=True)
+        os.rename(self._folder, self.target)
+        self.close()
+
+    def close(self) -> None:
+        """Throw away the segment that is being written, and keep the others for the next time."""
+        if self._writer is not None:
+            with contextlib.suppress(Exception):  # the disk is full, mostly
+                self._writer.abort()
+            self._writer = None
+        shutil.rmtree(self._folder / "writing", ignore_errors=True)
+        self._lock.close()
+
+
+def discard(target: Path) -> None:
+    """Remove a bag, and what there is of an unfinished one.
+
+    Raises
+    ------
+    BusyError
+        When another program writes it.
+    """
+    partial = target.with_name(f"{target.name}.partial")
+    if partial.exists():
+        with _locked(partial / "lock"):
+            shutil.rmtree(partial)
+    if target.exists():
+        shutil.rmtree(target)
+
+
+def _locked(path: Path) -> IO[str]:
+    """The file, open and locked until it is closed or the program ends."""
+    file = path.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise BusyError("is being written by another program") from None
+    except OSError:  # a file system without locks
+        pass
+    return file
+
+
+def _check_same(before: dict[str, Any], job: dict[str, Any]) -> None:
+    now = json.loads(json.dumps(job))
+    different = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+    if different:
+        raise OtherJobError(f"was made otherwise ({', '.join(different)})")
+
+
+def _merged(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Metadata of the segments as that of one bag."""
+    merged = dict(parts[0])
+    topics: dict[str, dict[str, Any]] = {}
+    for part in parts:
+        for entry in part["topics_with_message_count"]:
+            name = entry["topic_metadata"]["name"]
+            count = topics[name]["message_count"] if name in topics else 0
+            topics[name] = {**entry, "message_count": count + entry["message_count"]}
+    merged["topics_with_message_count"] = list(topics.values())
+    merged["message_count"] = sum(part["message_count"] for part in parts)
+    merged["relative_file_paths"] = [name for part in parts for name in part["relative_file_paths"]]
+    merged["files"] = [file for part in parts for file in part["files"]]
+    held = [part for part in parts if part["message_count"]] or list(parts[:1])
+    begin = min(part["starting_time"]["nanoseconds_since_epoch"] for part in held)
+    end = max(p["starting_time"]["nanoseconds_since_epoch"] + p["duration"]["nanoseconds"] for p in held)
+    merged["starting_time"] = {"nanoseconds_since_epoch": begin}
+    merged["duration"] = {"nanoseconds": end - begin}
+    return merged
