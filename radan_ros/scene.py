@@ -31,8 +31,8 @@ class Scene:
     faces : sequence of Face
     metric : sequence of MetricFace
         The same faces in the camera frame, in the same order.
-    renderer : Renderer
-        Of the face model.
+    renderer : Renderer, optional
+        Of the face model; without it one is made where it is needed.
     ids : sequence of int
         A number a face, which names it and chooses its colour.
     """
@@ -42,7 +42,7 @@ class Scene:
     face_model: FaceModel
     faces: Sequence[Face]
     metric: Sequence[MetricFace]
-    renderer: Renderer
+    renderer: Renderer | None
     ids: Sequence[int]
 
     @property
@@ -63,15 +63,16 @@ class Scene:
     @cached_property
     def rendering(self) -> Rendering:
         """Depth (H, W) in metres and PNCC (H, W, 3) of all faces."""
-        return self.renderer.render(self.vertices_in_image, self.size)
+        renderer = self.renderer or Renderer(self.face_model.triangles, self.face_model.codes)
+        return renderer.render(self.vertices_in_image, self.size)
 
     def landmark_picture(self) -> NDArray[np.uint8]:
         """The image with meshes, landmarks and numbers of the faces."""
         return drawing.overlay(self.image, self._drawn(), triangles=self.face_model.triangles)
 
     def overlay(self) -> NDArray[np.uint8]:
-        """The image with meshes, landmarks, axes and angles of the heads."""
-        return drawing.overlay(self.image, self._drawn(angles=True), self.camera, self.face_model.triangles)
+        """The image with meshes, landmarks, axes and angles of the heads; without a face it is the image."""
+        return drawing.overlay(self.image, self._drawn(poses=True), self.camera, self.face_model.triangles)
 
     def pose_picture(self) -> NDArray[np.uint8]:
         """The image with a box around each head that opens to where it looks, and its angles."""
@@ -84,14 +85,18 @@ class Scene:
             drawing.label_face(out, self.faces[i].landmarks, turned, colour)
         return out
 
-    def _drawn(self, *, angles: bool = False) -> list[drawing.DrawnFace]:
+    def _drawn(self, *, poses: bool = False) -> list[drawing.DrawnFace]:
         drawn = []
         for number, face, metric, placed in zip(self.ids, self.faces, self.metric, self.vertices_in_image, strict=True):
-            turned = drawing.angles_text(euler_from_rotation(metric.pose.rotation)) if angles else ""
+            label = f"face {number}"
+            if poses:
+                # A distance without a calibrated camera is a guess.
+                label += f"   {metric.pose.translation[2]:.2f} m" if self.camera.calibrated else ""
+                label += f"   {drawing.angles_text(euler_from_rotation(metric.pose.rotation))}"
             drawn.append(
                 drawing.DrawnFace(
                     landmarks=face.landmarks[:, :2],
-                    label=f"face {number}   {turned}".rstrip(),
+                    label=label,
                     number=number,
                     rotation=metric.pose.rotation,
                     origin=metric.pose.translation,

@@ -43,13 +43,14 @@ TOPICS = ("roi", "landmarks", "cropped", "aligned")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def environment() -> dict[str, str]:
+def environment() -> Iterator[dict[str, str]]:
     """hri_msgs for this process, and the environment that brings it to another one.
 
     Where the real one is not installed, our definitions are built: half a minute the first time, then seconds.
     """
     if has_hri_msgs():
-        return dict(os.environ)
+        yield dict(os.environ)
+        return
     folder = REPOSITORY / "build" / f"test-{Path(get_package_prefix('radan_ros')).name}"
     folder.mkdir(parents=True, exist_ok=True)
     command = [
@@ -66,7 +67,11 @@ def environment() -> dict[str, str]:
     sys.path.append(str(modules))
     importlib.invalidate_caches()
     added = {"AMENT_PREFIX_PATH": install, "LD_LIBRARY_PATH": install / "lib", "PYTHONPATH": modules}
-    return os.environ | {k: os.pathsep.join(filter(None, [str(v), os.environ.get(k)])) for k, v in added.items()}
+    yield os.environ | {k: os.pathsep.join(filter(None, [str(v), os.environ.get(k)])) for k, v in added.items()}
+    # Other tests are about a machine without it.
+    sys.path.remove(str(modules))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "hri_msgs"]:
+        del sys.modules[name]
 
 
 def _load(libraries: list[Path]) -> None:
@@ -272,7 +277,7 @@ class Scene:
         header = Header(frame_id="camera")
         header.stamp.sec, header.stamp.nanosec = divmod(round(seconds * 1e9), 10**9)
         tracks = [Track(number, self._face, self._face) for number in numbers]
-        return Answer(header, self._image, self._camera, self._face_model, tracks, [self.metric] * len(tracks))
+        return Answer.of(header, self._image, self._camera, self._face_model, tracks, [self.metric] * len(tracks))
 
 
 @pytest.fixture(scope="module")

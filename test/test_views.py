@@ -217,7 +217,7 @@ def answer(builtin: Model, astronaut: np.ndarray) -> Answer:
     metric = metric_face(face, builtin.face_model, camera)
     fields = {name: None for name in Track.__dataclass_fields__} | {"id": 7, "face": face}
     track = Track(**fields)
-    return Answer(Header(frame_id="eye"), astronaut, camera, builtin.face_model, [track], [metric])
+    return Answer.of(Header(frame_id="eye"), astronaut, camera, builtin.face_model, [track], [metric])
 
 
 def test_nothing_is_computed_for_views_that_nobody_sees(ros: Any, answer: Answer) -> None:

@@ -14,58 +14,54 @@ from std_msgs.msg import Header
 
 from radan_ros.camera import CameraModel
 from radan_ros.face_models import FaceModel
-from radan_ros.metric import MetricFace, mesh_in_image, vertices_in_camera
+from radan_ros.metric import MetricFace
 from radan_ros.rendering import Renderer, Rendering
+from radan_ros.scene import Scene
 from radan_ros.tracking import Track
 
 
-@dataclass(frozen=True)
-class Answer:
-    """One image and its faces. What is costly is computed when it is first asked for, and once.
+@dataclass(frozen=True, kw_only=True)
+class Answer(Scene):
+    """One image and the faces to publish.
 
     Attributes
     ----------
     header : Header
         Of the image; every output carries it unchanged.
-    image : (H, W, 3) uint8
-        BGR. Not to be written to.
-    camera : CameraModel
-    face_model : FaceModel
     tracks : sequence of Track
-        The faces to publish.
-    metric : sequence of MetricFace
-        The same faces in the camera frame, in the same order.
-    renderer : Renderer, optional
-        Of the face model; without it one is made where it is needed.
+        The faces.
     seconds : dict
         What stages of the work took so far; see `diagnostics.STAGES`.
     """
 
     header: Header
-    image: NDArray[np.uint8]
-    camera: CameraModel
-    face_model: FaceModel
     tracks: Sequence[Track]
-    metric: Sequence[MetricFace]
-    renderer: Renderer | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
-    @cached_property
-    def vertices(self) -> NDArray[np.float32]:
-        """Dense meshes (N, V, 3) in the camera frame, metres."""
-        return vertices_in_camera(self.metric, self.face_model)
-
-    @cached_property
-    def vertices_in_image(self) -> NDArray[np.float32]:
-        """Dense meshes (N, V, 3): x, y in image pixels, third the depth in metres."""
-        return mesh_in_image(self.vertices, self.camera)
+    @classmethod
+    def of(
+        cls,
+        header: Header,
+        image: NDArray[np.uint8],
+        camera: CameraModel,
+        face_model: FaceModel,
+        tracks: Sequence[Track],
+        metric: Sequence[MetricFace],
+        renderer: Renderer | None = None,
+        seconds: dict[str, float] | None = None,
+    ) -> Answer:
+        """Make the answer whose faces are those of the tracks."""
+        faces, ids = [track.face for track in tracks], [track.id for track in tracks]
+        seconds = {} if seconds is None else seconds
+        return cls(
+            image, camera, face_model, faces, metric, renderer, ids, header=header, tracks=tracks, seconds=seconds
+        )
 
     @cached_property
     def rendering(self) -> Rendering:
-        """Depth (H, W) in metres and PNCC (H, W, 3) of all faces: one pass for whoever wants either."""
+        """As of the scene: one pass for whoever wants depth or PNCC."""
         started = time.perf_counter()
-        renderer = self.renderer or Renderer(self.face_model.triangles, self.face_model.codes)
-        drawn = renderer.render(self.vertices_in_image, (self.image.shape[0], self.image.shape[1]))
+        drawn = super().rendering
         self.seconds["rendering"] = time.perf_counter() - started
         return drawn
 

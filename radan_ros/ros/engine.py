@@ -26,6 +26,7 @@ from radan_ros.rendering import Renderer
 from radan_ros.ros.answer import Answer
 from radan_ros.ros.parameters import Settings, differences
 from radan_ros.smoothing import Smoothing
+from radan_ros.threads import limit_blas
 from radan_ros.tracking import Track, Tracker, TrackerSettings
 
 # What a wrong parameter, model or device ends in; anything else is a fault of ours and keeps its traceback.
@@ -62,6 +63,7 @@ class Engine:
     """
 
     def __init__(self, settings: Settings, logger: Any, parts: Parts | None = None) -> None:
+        limit_blas()
         self._logger = logger
         self._settings = settings
         self.parts = parts or Parts(*_open_model(settings, logger), _open_detector(settings))
@@ -119,7 +121,7 @@ class Engine:
                 left_out(track, e)
         seconds["metric"] = time.perf_counter() - followed
         faces, metrics = [track for track, _ in placed], [metric for _, metric in placed]
-        return Answer(header, image, camera, face_model, faces, metrics, self.parts.renderer, seconds)
+        return Answer.of(header, image, camera, face_model, faces, metrics, self.parts.renderer, seconds)
 
     def prepare(self, settings: Settings) -> Parts:
         """Open what other settings need anew, beside what is in use; raises as opening the engine does."""

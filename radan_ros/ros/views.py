@@ -16,7 +16,6 @@ from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from radan_ros import drawing
-from radan_ros.pose import euler_from_rotation
 from radan_ros.ros.answer import Answer
 from radan_ros.ros.images import flat_array, image_message
 from radan_ros.ros.topics import Host, View
@@ -112,23 +111,7 @@ class Overlay(View):
 
     def publish(self, answer: Answer) -> None:
         """Publish the picture of an answer; without a face it is the image."""
-        faces = []
-        for track, metric, placed in zip(answer.tracks, answer.metric, answer.vertices_in_image, strict=True):
-            origin = metric.pose.translation
-            # A distance without a calibrated camera is a guess.
-            far = f"   {origin[2]:.2f} m" if answer.camera.calibrated else ""
-            faces.append(
-                drawing.DrawnFace(
-                    landmarks=track.face.landmarks[:, :2],
-                    label=f"face {track.id}{far}   {drawing.angles_text(euler_from_rotation(metric.pose.rotation))}",
-                    number=track.id,
-                    rotation=metric.pose.rotation,
-                    origin=origin,
-                    vertices=placed,
-                )
-            )
-        picture = drawing.overlay(answer.image, faces, answer.camera, answer.face_model.triangles)
-        self._publisher.publish(image_message(answer.header, picture, "bgr8"))
+        self._publisher.publish(image_message(answer.header, answer.overlay(), "bgr8"))
 
 
 # ------------------------------------------------------------------------------------------------------- markers

@@ -287,7 +287,7 @@ def _play(node: Node, stream: CameraStream | BagStream, options: argparse.Namesp
     answers = Answers(node, options.wait_for) if options.wait_for else None
     if answers is not None and len(stream.images) != 1:
         raise SourceError(f"--wait-for goes with one topic of images, not {len(stream.images)}: choose with --topics")
-    if not _wait_for_subscribers(stream, answers, options):
+    if not _wait_for_subscribers(node, stream, answers, options):
         return 0 if not rclpy.ok() else 1
     pace = Pace(stream.tolerance)
     count = again = 0
@@ -323,7 +323,7 @@ def _play(node: Node, stream: CameraStream | BagStream, options: argparse.Namesp
 
 
 def _wait_for_subscribers(
-    stream: CameraStream | BagStream, answers: Answers | None, options: argparse.Namespace
+    node: Node, stream: CameraStream | BagStream, answers: Answers | None, options: argparse.Namespace
 ) -> bool:
     """Wait for as many subscribers as asked for, and for who answers; False when they do not come, which is said."""
     import rclpy
@@ -344,9 +344,17 @@ def _wait_for_subscribers(
             )
             return False
         time.sleep(0.02)
-    # Who subscribes several topics is matched on the others a moment later. Some never do.
-    end = time.monotonic() + 0.5
-    while any(publisher.get_subscription_count() < wanted for publisher in stream.others) and time.monotonic() < end:
+    # Who subscribes several topics is matched on the others a moment later: those that the graph knows of get more of
+    # it. Some never do (another reliability).
+    soon, late = time.monotonic() + 0.5, time.monotonic() + 3
+    while any(
+        (count := publisher.get_subscription_count()) < wanted
+        and (
+            time.monotonic() < soon
+            or (count < node.count_subscribers(publisher.topic_name) and time.monotonic() < late)
+        )
+        for publisher in stream.others
+    ):
         time.sleep(0.02)
     return True
 

@@ -20,6 +20,7 @@ from radan_ros.paf import open_anchors
 from radan_ros.rendering import Renderer
 from radan_ros.smoothing import Smoothing
 from radan_ros.tables import check_parquet
+from radan_ros.threads import limit_blas
 from radan_ros.tools.naming import distinct_names, without_results
 from radan_ros.tools.options import FACES_OF_A_VIDEO, parse
 from radan_ros.tools.results import ALL, OF_A_VIDEO, UNASKED, Folder, Results, one_line
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit status: 0, 1 with a line for each input that failed, 130 after Ctrl-C."""
     options = parse(arguments)
     _silence_codecs()
+    limit_blas()
     try:
         return _Run(options).all()
     except KeyboardInterrupt:

@@ -1,0 +1,15 @@
+"""Threads of the libraries underneath."""
+
+from __future__ import annotations
+
+
+def limit_blas() -> None:
+    """Let NumPy's BLAS compute on one thread in this process, from now on: for programs to call, not for the library.
+
+    Where it splits a product between threads depends on their number, and with it the last digits: the same images
+    would not give the same bytes on another machine. Beside OpenVINO's threads, which spin, its own also wait: of
+    the meshes of single faces, which take 0.1 ms, some took 12.
+    """
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(limits=1, user_api="blas")
