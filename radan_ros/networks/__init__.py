@@ -7,9 +7,15 @@
 and ``mobilenet`` are torch modules; ``openvino_graphs`` the same as OpenVINO graphs; ``runtime`` opens and runs them.
 """
 
-from radan_ros.networks.architecture import PARAMETERS, NetworkSpec, state_shapes
-from radan_ros.networks.checkpoint import Checkpoint, architecture_of, check_state, load_checkpoint, network_state
-from radan_ros.networks.runtime import Network, export_network, open_network, torch_module
+import sys
+
+# OpenVINO's converter, which its import brings along, reports to its makers and leaves an id in the home folder where
+# this optional package is there. A robot tells nobody. Here, before anything of ours can import it.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+from radan_ros.networks.architecture import PARAMETERS, NetworkSpec, state_shapes  # noqa: E402
+from radan_ros.networks.checkpoint import Checkpoint, architecture_of, check_state, load_checkpoint, network_state  # noqa: E402
+from radan_ros.networks.runtime import Network, export_network, open_network, torch_module  # noqa: E402
 
 __all__ = [
     "PARAMETERS",

@@ -459,9 +459,6 @@ def _torch() -> Any:
 
 
 def _openvino() -> Any:
-    # OpenVINO's converter, which its import brings along, reports to its makers and leaves an id in the home folder
-    # where this optional package is there. A robot tells nobody.
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         return importlib.import_module("openvino")
     except ImportError as error:

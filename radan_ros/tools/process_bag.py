@@ -357,6 +357,7 @@ class RayTasks:
     """
 
     def __init__(self, address: str, number: int, threads: int, gpu: bool) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a robot tells nobody; a cluster's own word counts
         try:
             import ray
         except ImportError as error:
