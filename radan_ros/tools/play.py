@@ -347,14 +347,13 @@ def _wait_for_subscribers(
     # Who subscribes several topics is matched on the others a moment later: those that the graph knows of get more of
     # it. Some never do (another reliability).
     soon, late = time.monotonic() + 0.5, time.monotonic() + 3
-    while any(
-        (count := publisher.get_subscription_count()) < wanted
-        and (
-            time.monotonic() < soon
-            or (count < node.count_subscribers(publisher.topic_name) and time.monotonic() < late)
-        )
-        for publisher in stream.others
-    ):
+
+    def comes(publisher: Any) -> bool:
+        count, now = publisher.get_subscription_count(), time.monotonic()
+        known = node.count_subscribers(publisher.topic_name)
+        return bool(count < wanted and (now < soon or (count < known and now < late)))
+
+    while any(comes(publisher) for publisher in stream.others):
         time.sleep(0.02)
     return True
 
