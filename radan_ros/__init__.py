@@ -1,12 +1,17 @@
 """Dense 3D faces from camera images: mesh, landmarks, metric head pose, depth, PNCC (RADAN, Zhou et al., FG 2021).
 
-From a picture to meshes in three lines::
+From a picture to meshes::
 
+    import radan_ros
+
+    image = radan_ros.read_picture("picture.jpg")
     pipeline = radan_ros.Pipeline(radan_ros.open_model(), radan_ros.open_detector())
-    faces = pipeline(radan_ros.read_picture("picture.jpg"))  # boxes -> parameters and 68 landmarks
+    faces = pipeline(image)  # boxes -> parameters and 68 landmarks
     vertices = pipeline.vertices(faces)  # -> dense meshes in image pixels
 
 and on to metres, in the camera frame::
+
+    import math
 
     camera = radan_ros.CameraModel.from_field_of_view(image.shape[:2], math.radians(60))
     heads = [radan_ros.metric_face(face, pipeline.model.face_model, camera) for face in faces]

@@ -135,6 +135,10 @@ def read_bbox_file(path: str) -> list[NDArray[np.float32]]:
     boxes = []
     with open(path, encoding="utf-8", errors="replace") as file:
         lines = [line.split() for line in file if line.strip()]
+    if not lines or len(lines[0]) != 1 or not lines[0][0].isdecimal():
+        raise ValueError(f"{path}: line 1 is not the number of boxes")
+    if int(lines[0][0]) != len(lines) - 1:
+        raise ValueError(f"{path}: line 1 says {lines[0][0]} boxes, and {len(lines) - 1} follow")
     for number, fields in enumerate(lines[1:], start=2):
         try:
             _, left, top, right, bottom = (float(v) for v in fields)

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from radan_ros.files import write_atomically
+
 Floats = NDArray[np.float32]
 Colours = NDArray[np.uint8]
+
+_MAT_DESCRIPTION = 116  # bytes
 
 
 def for_viewers(vertices: Floats) -> Floats:
@@ -48,32 +51,6 @@ def vertex_colours(image: NDArray[np.uint8], pixels: NDArray[np.floating]) -> Co
     return np.asarray(np.where(known, image[rows, columns, ::-1], 128), np.uint8)
 
 
-def write_atomically(path: str | Path, content: bytes) -> Path:
-    """Write a file whole or not at all: an existing one is replaced, or stays as it was.
-
-    Returns
-    -------
-    Path
-        Absolute.
-
-    Raises
-    ------
-    OSError
-        Names the file that cannot be written.
-    """
-    target = Path(path).absolute()
-    part = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        part.write_bytes(content)
-        os.replace(part, target)
-    except OSError as error:
-        # A full disk is told without the name of the file, other errors with that of the part.
-        raise OSError(error.errno, error.strerror, str(target)) from None
-    finally:
-        part.unlink(missing_ok=True)
-    return target
-
-
 def write_landmarks(path: str | Path, landmarks: NDArray[np.floating]) -> Path:
     """Write landmarks as 3DDFA does: three lines x, y, z of 68 numbers, image pixels, z towards the viewer.
 
@@ -100,7 +77,9 @@ def write_vertices(path: str | Path, vertices: NDArray[np.floating]) -> Path:
 
     content = io.BytesIO()
     savemat(content, {"vertex": _towards_viewer(vertices).T})
-    return write_atomically(path, content.getvalue())
+    # The description at its beginning has the time of day in it: without that, the same face gives the same bytes.
+    description = b"MATLAB 5.0 MAT-file"
+    return write_atomically(path, description.ljust(_MAT_DESCRIPTION) + content.getvalue()[_MAT_DESCRIPTION:])
 
 
 def write_roibox(path: str | Path, roi: NDArray[np.floating]) -> Path:

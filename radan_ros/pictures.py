@@ -7,10 +7,23 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from radan_ros.export import write_atomically
+from radan_ros.files import write_atomically
 
+PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2"}
 # Metres that 16 bits of millimetres can hold; nothing is 0.
 _FARTHEST = 65.535
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures in a folder, by their endings, sorted, without hidden ones; ValueError when there are none."""
+    files = sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+    if not files:
+        raise ValueError(f"{folder}: no pictures in this folder ({', '.join(sorted(PICTURE_SUFFIXES))})")
+    return files
 
 
 def read_picture(path: str | Path) -> NDArray[np.uint8]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, TextIO
@@ -13,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radan_ros.face import Face
+from radan_ros.files import WholeFile
 from radan_ros.metric import MetricFace
 from radan_ros.pose import euler_from_rotation, quaternion_from_rotation
 from radan_ros.smoothing import SHAPE
@@ -75,31 +74,6 @@ class Table(Protocol):
     def __exit__(self, kind: type[BaseException] | None, error: Any, trace: TracebackType | None) -> None: ...
 
 
-class WholeFile:
-    """A file that is written beside its place, as `part`, and moved there when the context ends without an error."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.part = part_of(path)
-
-    def __enter__(self) -> Any:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: Any, trace: TracebackType | None) -> None:
-        try:
-            self._close(kind is None)
-            if kind is None:
-                os.replace(self.part, self.path)
-        except OSError as failure:
-            raise named(failure, self.path) from None
-        finally:
-            self.part.unlink(missing_ok=True)
-
-    def _close(self, whole: bool) -> None:
-        """End the writing; where it is not to be `whole`, the part is thrown away."""
-        raise NotImplementedError
-
-
 class CsvTable(WholeFile):
     """A table as text: a line of names, commas, ``.`` in numbers, ``nan`` where nothing is known."""
 
@@ -107,25 +81,17 @@ class CsvTable(WholeFile):
         super().__init__(path)
         names = columns(modes)
         self._line = ",".join(names.values()) + "\n"
-        try:
+        with self.naming(first=True):
             self._file: TextIO = open(self.part, "w", encoding="ascii", newline="")
             self._file.write(",".join(names) + "\n")
-        except OSError as error:
-            raise named(error, path) from None
 
     def add(self, values: NDArray[np.float64]) -> None:
         """Add a row."""
-        try:
+        with self.naming():
             self._file.write(self._line % tuple(values.tolist()))
-        except OSError as error:
-            raise named(error, self.path) from None
 
-    def _close(self, whole: bool) -> None:
-        if whole:
-            self._file.close()
-        else:  # what is left in memory may not go to the disk either
-            with suppress(OSError):
-                self._file.close()
+    def _close(self, *, whole: bool) -> None:
+        self._file.close()
 
 
 class ParquetTable(WholeFile):
@@ -148,19 +114,15 @@ class ParquetTable(WholeFile):
         )
         self._arrow = arrow
         self._rows: list[NDArray[np.float64]] = []
-        try:
+        with self.naming(first=True):
             self._writer = parquet.ParquetWriter(str(self.part), self._schema, compression="zstd")
-        except OSError as error:
-            raise named(error, path) from None
 
     def add(self, values: NDArray[np.float64]) -> None:
         """Add a row."""
         self._rows.append(values)
         if len(self._rows) == _ROWS:
-            try:
+            with self.naming():
                 self._flush()
-            except OSError as error:
-                raise named(error, self.path) from None
 
     def _flush(self) -> None:
         table = np.array(self._rows).reshape(-1, len(self._schema))
@@ -171,13 +133,10 @@ class ParquetTable(WholeFile):
         self._writer.write_table(self._arrow.Table.from_arrays(arrays, schema=self._schema))
         self._rows = []
 
-    def _close(self, whole: bool) -> None:
+    def _close(self, *, whole: bool) -> None:
         if whole:
             self._flush()
-            self._writer.close()
-        else:
-            with suppress(OSError):
-                self._writer.close()
+        self._writer.close()
 
 
 TABLES: dict[str, Callable[[Path, int], Table]] = {"csv": CsvTable, "parquet": ParquetTable}
@@ -186,16 +145,6 @@ TABLES: dict[str, Callable[[Path, int], Table]] = {"csv": CsvTable, "parquet": P
 def check_parquet() -> None:
     """Raise ImportError, which names the package, where Parquet cannot be written."""
     _pyarrow()
-
-
-def part_of(path: Path) -> Path:
-    """Where a file is written until it is whole: beside its place, of the same ending."""
-    return path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-
-
-def named(error: OSError, path: Path) -> OSError:
-    """The error with the name of the file that was meant, and not of the part that was written."""
-    return OSError(error.errno, error.strerror or str(error), str(path))
 
 
 def _pyarrow() -> tuple[Any, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from threading import RLock
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -64,9 +65,10 @@ def unwrap(face_model: FaceModel) -> Floats:
     """
     if face_model.uv is not None:
         return face_model.uv
-    if face_model not in _unwrapped:
-        _unwrapped[face_model] = _laid_flat(face_model)
-    return _unwrapped[face_model]
+    with _once:
+        if face_model not in _unwrapped:
+            _unwrapped[face_model] = _laid_flat(face_model)
+        return _unwrapped[face_model]
 
 
 def mirror_uv(face_model: FaceModel) -> Floats:
@@ -79,17 +81,13 @@ def mirror_uv(face_model: FaceModel) -> Floats:
     (V, 2) float32
         Texture coordinates: what `sample_texture` takes as `mirror`.
     """
-    if face_model not in _mirrored:
-        uv = unwrap(face_model)
-        try:
-            _mirrored[face_model] = uv[mirror_vertices(face_model)]
-        except ValueError:  # it is not symmetric
-            mean = face_model.mean.astype(np.float64)
-            corners, weights = _nearest_points(mean, face_model.triangles, mean * (-1, 1, 1))
-            _mirrored[face_model] = _interpolated(uv, corners, weights)
-    return _mirrored[face_model]
+    with _once:
+        if face_model not in _mirrored:
+            _mirrored[face_model] = _of_the_other_side(unwrap(face_model), face_model)
+        return _mirrored[face_model]
 
 
+_once = RLock()  # threads that ask at the same time wait for the first
 _unwrapped: WeakKeyDictionary[FaceModel, Floats] = WeakKeyDictionary()
 _mirrored: WeakKeyDictionary[FaceModel, Floats] = WeakKeyDictionary()
 
@@ -316,6 +314,15 @@ def _nearest_points(
             inside[closer],
         )
     return corners, weights
+
+
+def _of_the_other_side(uv: Floats, face_model: FaceModel) -> Floats:
+    try:
+        return uv[mirror_vertices(face_model)]
+    except ValueError:  # it is not symmetric
+        mean = face_model.mean.astype(np.float64)
+        corners, weights = _nearest_points(mean, face_model.triangles, mean * (-1, 1, 1))
+        return _interpolated(uv, corners, weights)
 
 
 def _laid_flat(face_model: FaceModel) -> Floats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,35 @@ import numpy as np
 import pytest
 
 from radan_ros import Detection, Model, Pipeline, boxes, open_model
-from radan_ros.benchmarks import plain, scoring, speed
-from radan_ros.benchmarks.answers import answer, place, read_predictions
+from radan_ros.benchmarks import plain, plots, scoring, speed
+from radan_ros.benchmarks.answers import (
+    BOXES,
+    GIVEN,
+    answer,
+    place,
+    points_in_crops,
+    read_predictions,
+    rotations_of,
+    sheet,
+)
+from radan_ros.benchmarks.faces import uncut_squares
 from radan_ros.benchmarks.labelled import FITTED, LABELLED, read_aflw2000, read_folder, read_pts
 from radan_ros.benchmarks.timing import Range, interleaved
 from radan_ros.face_models import FaceModel, read_face_model
 from radan_ros.networks import load_checkpoint, network_state
 from radan_ros.rendering import Renderer
-from radan_ros.tools import benchmark
+from radan_ros.tools import benchmark, evaluate
 from radan_ros.training import evaluation
 
 # Yaws at and beside every edge of the bins, beyond 90 and of both signs.
 YAWS = np.array([0, -30, 30.001, 60, -60.001, 95, 12, -45, 75], np.float32)
 OTHER_YAWS = np.array([5, -31, 29, 61, -10, 88, -99, 30, 60], np.float32)
 COUNT = len(YAWS)
+SIDE = 450  # pixels of a picture of AFLW2000-3D
+# Middles of the faces in it, and how large they are: over the left edge, over right and bottom, over left and top, over
+# all four, and within.
+MIDDLES = [(40, 220), (410, 400), (50, 60), (220, 230), (200, 210), (170, 250), (240, 190), (220, 220), (180, 190)]
+SCALES = [1, 1, 1, 5, 1, 1.1, 0.9, 0.8, 0.7]
 # AFLW's 21 points by iBUG's numbers from 1, as 3DDFA lists them.
 MADE_OF = [
     [18], [20], [22], [23], [25], [27], [37], [37, 38, 39, 40, 41, 42], [40], [43], [43, 44, 45, 46, 47, 48], [46],
@@ -55,11 +71,10 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in names:
             crop = random.integers(0, 256, (120, 120, 3), np.uint8)
             assert cv2.imwrite(str(root / "test.data" / data / name), crop)
-    left_top = random.integers(3, 90, (COUNT, 2))
-    side = random.integers(130, 260, (COUNT, 1))
-    squares = np.hstack([left_top, left_top + side])
-    middle = squares.reshape(COUNT, 2, 2).mean(axis=1)[:, :, None]
-    points = np.concatenate([middle, np.zeros((COUNT, 1, 1))], axis=1) + random.normal(0, 30, (COUNT, 3, 68))
+    points = random.normal(0, 30, (COUNT, 3, 68)) * np.reshape(SCALES, (COUNT, 1, 1))
+    points[:, :2] += np.array(MIDDLES, float)[:, :, None]
+    points = points.astype(np.float32)
+    squares = np.clip([_reference_square(of_face) for of_face in points], 1, SIDE)
     again = points[:, :2] + random.normal(0, 3, (COUNT, 2, 68))
     of_21 = random.uniform(40, 200, (COUNT, 2, 21))
     of_21[:, :, 5] = -1
@@ -86,6 +101,18 @@ def predicted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("predicted") / "points.npz"
     np.savez(path, crop_landmarks=np.random.default_rng(4).normal(60, 15, (COUNT, 3, 68)).astype(np.float32))
     return path
+
+
+def _reference_square(points: np.ndarray) -> list[int]:
+    """The square of 3DDFA's crop of a face with points (2 or 3, 68), in pixels from 1: before it is cut."""
+
+    def whole(value: float) -> int:
+        return int(math.copysign(math.floor(abs(value) + 0.5), value))
+
+    x, y = ([float(value) for value in axis] for axis in points[:2])
+    length = max(max(x) - min(x), max(y) - min(y)) / 2 * 2 * math.sqrt(2)
+    left, top = (whole((min(axis) + max(axis)) / 2 - length / 2) for axis in (x, y))
+    return [left, top, left + whole(length), top + whole(length)]
 
 
 def _reference_scores(errors: list[float], yaws: np.ndarray) -> tuple[list[float], list[float], float, float]:
@@ -181,6 +208,8 @@ def test_aflw_is_scored_as_3ddfa_scores_it(originals: Path, predicted: Path, tmp
     arrays = [np.load(configs / f"AFLW_GT_{n}.npy").astype(float) for n in ("crop_roi_box", "pts21", "pts68")]
     (table,) = _results(tmp_path)["errors"]
     assert (table["points"], table["dimensions"]) == (21, 2)
+    # Placed as 3DDFA places them, and said so.
+    assert table["crops"].startswith("given") and table["pixels"].startswith("3DDFA's")
     _check(table, [_reference_21(*of_face) for of_face in zip(said, *arrays, strict=True)], YAWS)
 
 
@@ -212,6 +241,7 @@ def test_a_score_worked_out_by_hand(originals: Path, tmp_path: Path) -> None:
     with np.load(tmp_path / "faces.npz") as file:
         np.testing.assert_allclose(file["p.npz, original, 2D"], [6.25, 0], rtol=1e-6)
         assert file["names"].tolist() == ["a.jpg", "b.jpg"] and file[FITTED].tolist() == [-70, 20]
+    assert "author" in first["crops"] and first["pixels"] == "as given"
     text = (tmp_path / "benchmark.txt").read_text()
     assert "annotation original, 68 points in 2D" in text and "alignment: none" in text and "6.250" in text
 
@@ -250,6 +280,32 @@ def test_answers_are_placed_where_the_crop_was_cut() -> None:
     assert (np.abs(off) > 0.5).all() and (np.abs(off) < 1.5).all()
 
 
+def test_boxes_that_were_cut_at_the_edges_are_made_whole_again(originals: Path) -> None:
+    faces = read_aflw2000(originals)
+    points = faces.annotations[0].points
+    assert faces.squares is not None and faces.uncut is not None
+    whole = np.array([_reference_square(of_face.T) for of_face in points], float)
+    cut = (faces.squares != whole).sum(axis=1)
+    assert cut.tolist() == [1, 2, 2, 4, 0, 0, 0, 0, 0]  # sides
+    np.testing.assert_array_equal(faces.uncut, whole)
+    # Perfect answers in the crops, of pixels from 0, are perfect in the pictures, and drawn where they were.
+    scale = (whole[:, 2:] - whole[:, :2] + 1)[:, None] / 120
+    in_crops = (points[..., :2] - whole[:, None, :2] + 0.5) / scale - 0.5
+    errors = evaluation.nme(place(in_crops, faces.uncut, 1, compat=False), points)
+    np.testing.assert_allclose(errors, 0, atol=1e-9)
+    assert evaluation.nme(place(in_crops, faces.squares, 1, compat=False), points)[:4].min() > 0.02
+    drawn = points_in_crops(faces, GIVEN, np.tile([0.0, 0, 120, 120], (COUNT, 1)), [3, 0, 7])
+    np.testing.assert_allclose(drawn, in_crops[[3, 0, 7]], atol=1e-6)
+    assert not np.allclose(in_crops[0], in_crops[3], atol=1)
+
+
+def test_boxes_that_were_made_from_other_points_stay() -> None:
+    points = np.random.default_rng(6).uniform(100, 300, (3, 68, 2))
+    points[:, 0], points[:, 1] = 100, 300  # 200 wide: a square of 283 from 59
+    boxes_ = np.array([[59, 59, 342, 342], [40, 59, 342, 342], [100, 100, 300, 300]], float)
+    np.testing.assert_array_equal(uncut_squares(boxes_, points), boxes_)
+
+
 @pytest.fixture(scope="module")
 def with_poses(originals: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
     """The same with the whole pictures and their .mat files, and the poses in these: pitch, yaw, roll in degrees."""
@@ -263,7 +319,7 @@ def with_poses(originals: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
     poses[1, 2], poses[4, 0] = 99.5, -120  # beyond what is measured
     for number, pose in enumerate(poses):
         stem = root / "AFLW2000" / f"image{number + 2:05}"
-        cv2.imwrite(f"{stem}.jpg", np.full((450, 450, 3), 90, np.uint8))
+        cv2.imwrite(f"{stem}.jpg", np.full((SIDE, SIDE, 3), 90, np.uint8))
         row = np.array([[*np.radians(pose), 100, 100, 0, 1e-3]], np.float32)
         savemat(f"{stem}.mat", {"Pose_Para": row, "pt3d_68": np.zeros((3, 68))})
     return root, poses
@@ -292,12 +348,13 @@ def test_a_model_on_given_crops(
 
     assert _run(*run, "--out", tmp_path / "ours") == 0
     results = _results(tmp_path / "ours")
-    # Ours lie where the crop was: centres from 0 in the crop to centres from 1 in the picture.
+    # Ours lie where the crop was, beyond the picture's edges too: centres from 0 in the crop to centres from 1 in the
+    # picture.
     shown = np.stack([points[0] - 1, 120 - points[1]])
     errors = []
-    for square, of_face in zip(squares, given, strict=True):
-        scale = (square[2] - square[0] + 1) / 120
-        moved = (shown + 0.5) * scale + square[:2, None] - 0.5
+    for of_face in given:
+        left, top, right, _ = _reference_square(of_face)
+        moved = (shown + 0.5) * ((right - left + 1) / 120) + [[left], [top]] - 0.5
         errors.append(float(np.hypot(*(moved - of_face[:2])).mean() / _box_size(of_face)))
     _check(results["errors"][0], errors, YAWS)
     for name in ("errors.png", "worst.png", "some.png"):
@@ -330,6 +387,19 @@ def test_poses_of_the_mat_files_are_the_matlab_code_s() -> None:
     )
     # Columns are the head's axes, x right, y up: the nose (z) goes up, to the left; the scalp (y) to the left.
     assert nodded[1, 2] > 0 and turned[0, 2] < 0 and tilted[0, 1] < 0
+
+
+def test_parameters_that_were_made_from_a_pose_have_that_pose(with_poses: tuple[Path, np.ndarray]) -> None:
+    """A network's camera is a scale, the rotation of ``Pose_Para`` and a place: turned heads measure no error."""
+    root, poses = with_poses
+    cameras = np.zeros((COUNT, 3, 4))
+    cameras[..., :3] = 1e-3 * scoring.rotations_of_poses(np.radians(poses))
+    cameras[..., 3] = [60, 70, -50]
+    parameters = np.hstack([cameras.reshape(COUNT, 12), np.ones((COUNT, 50))]).astype(np.float32)
+    answers = scoring.Answers(np.zeros((COUNT, 68, 3)), rotations_of(parameters))
+    for table in scoring.score_poses(read_aflw2000(root), answers, "made", "none"):
+        assert table.faces == COUNT - 2
+        np.testing.assert_allclose([table.yaw, table.pitch, table.roll], 0, atol=2e-3)
 
 
 def test_given_rotations_are_measured_too(with_poses: tuple[Path, np.ndarray], tmp_path: Path) -> None:
@@ -378,6 +448,44 @@ def portraits(astronaut: np.ndarray, builtin: Model, tmp_path_factory: pytest.Te
     return folder
 
 
+def test_answers_count_pixels_as_the_annotations_do(portraits: Path, builtin: Model) -> None:
+    """Of files that count from 1, points and answers are one higher; the squares, of pictures, are the same."""
+    from_0 = read_folder(portraits)
+    (annotation,) = from_0.annotations
+    from_1 = replace(from_0, origin=1, annotations=(replace(annotation, points=annotation.points + 1),))
+    low, high = (answer(builtin, faces, BOXES) for faces in (from_0, from_1))
+    assert low.squares is not None and high.squares is not None
+    np.testing.assert_allclose(high.squares, low.squares, atol=1e-3)
+    np.testing.assert_allclose(high.landmarks[..., :2], low.landmarks[..., :2] + 1, atol=0.02)
+    np.testing.assert_allclose(high.landmarks[..., 2], low.landmarks[..., 2], atol=0.02)
+
+
+@pytest.mark.parametrize("origin", [0, 1])
+def test_a_sheet_shows_the_given_points_where_they_are(
+    portraits: Path, astronaut: np.ndarray, builtin: Model, origin: int
+) -> None:
+    """A white dot at each; so has the answer, which is theirs."""
+    faces = read_folder(portraits)
+    (annotation,) = faces.annotations
+    left, top, right, _ = square = boxes.square_from_landmarks(annotation.points[0])
+    faces = replace(faces, origin=origin, annotations=(replace(annotation, points=annotation.points + origin),))
+    shown = sheet(faces, answer(builtin, faces, BOXES), builtin, BOXES, [0, 1])
+    pixels = np.rint((annotation.points[0] + 0.5 - [left, top]) * 240 / (right - left) - 0.5).astype(int)
+    bare = np.kron(boxes.crop(astronaut, square), np.ones((2, 2, 1), np.uint8))
+    white, *halves = ((half[pixels[:, 1], pixels[:, 0]] > 180).all(axis=1).mean() for half in (bare, *_halves(shown)))
+    assert white < 0.25 and min(halves) > 0.9  # teeth are white, too
+
+
+def _halves(shown: np.ndarray) -> list[np.ndarray]:
+    """Given and answer of the first two faces of a sheet."""
+    return np.split(shown[:, :960], 4, axis=1)
+
+
+def test_missing_faces_keep_the_curve_below_all() -> None:
+    errors, share = plots.cumulative(np.array([3.0, np.nan, 1.0, np.nan]))
+    assert errors.tolist() == [1, 3] and share.tolist() == [0.25, 0.5]
+
+
 def test_pictures_with_pts_files(portraits: Path, tmp_path: Path) -> None:
     assert _run("photographs", "--data", portraits, "--out", tmp_path, "--device", "cpu") == 0
     (table,) = _results(tmp_path)["errors"]
@@ -402,6 +510,8 @@ def test_labels_and_pts_files_say_the_same(portraits: Path, tmp_path: Path) -> N
     points = np.stack([read_pts(portraits / name.replace("png", "pts")) for name in names])
     np.savez(tmp_path / "labels.npz", names=np.array(names), landmarks=points)
     labels, files = read_folder(tmp_path), read_folder(portraits)
+    with pytest.raises(ValueError, match="no split val without labels"):
+        read_folder(portraits, "val")
     np.testing.assert_allclose(labels.annotations[0].points, files.annotations[0].points)
     np.testing.assert_allclose(labels.yaws["yaw of a fit"], files.yaws["yaw of a fit"], atol=1e-6)
     assert [p.name for p in labels.pictures] == [p.name for p in files.pictures] == names
@@ -412,7 +522,9 @@ def test_depth_of_predictions_counts_away_from_the_viewer(originals: Path, tmp_p
     faces = read_aflw2000(originals)
     true = faces.annotations[0].points
     np.savez(tmp_path / "p.npz", landmarks=true * [1, 1, -1])
-    tables = scoring.score(faces, read_predictions(tmp_path / "p.npz", faces), "file", "", "")
+    answers, in_crops = read_predictions(tmp_path / "p.npz", faces)
+    assert not in_crops
+    tables = scoring.score(faces, answers, "file", "", "")
     assert [t.of_faces.mean for t in tables if t.annotation == "original"] == pytest.approx([0] * 4, abs=1e-9)
 
 
@@ -423,6 +535,8 @@ def test_depth_of_predictions_counts_away_from_the_viewer(originals: Path, tmp_p
         (("test.configs/AFLW2000-3D.pose.npy", np.zeros(5)), "not numbers (9,)"),
         (("test.configs/AFLW2000-3D.pose.npy", "no numbers"), "AFLW2000-3D.pose.npy"),
         (("test.configs/AFLW2000-3D.pts68.npy", np.zeros((9, 68, 3))), "not numbers (9, 3, 68)"),
+        (("test.configs/AFLW2000-3D-Reannotated.pts68.npy", np.full((9, 2, 68), np.nan)), "not finite"),
+        (("test.configs/AFLW2000-3D-Reannotated.pts68.npy", np.zeros((9, 4, 68))), "(9, 2, 68) or (9, 3, 68)"),
         (("test.data/AFLW2000-3D_crop/image00004.jpg", b"none"), "image00004.jpg"),
         (("test.data/AFLW2000-3D_crop/image00003.jpg", None), "image00003.jpg"),
         (("test.data/AFLW2000-3D_crop/image00005.jpg", 64), "64 x 64"),
@@ -481,8 +595,38 @@ def test_a_disk_that_is_full_is_one_line(
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.parametrize("error", [RuntimeError("out of luck\nat all"), MemoryError(), cv2.error("too large")])
+def test_errors_of_libraries_are_one_line(
+    portraits: Path,
+    tmp_path: Path,
+    error: Exception,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(benchmark, "answer", fail)
+    monkeypatch.setattr(evaluate, "open_models", fail)
+    said = (" ".join(str(error).split()) or "MemoryError") + "\n"
+    assert _run("photographs", "--data", portraits, "--out", tmp_path, "--device", "cpu") == 1
+    assert capsys.readouterr().err.endswith(f"radan-benchmark: {said}")
+    assert evaluate.main(["--out", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == f"radan-evaluate: {said}"
+
+
 @pytest.mark.parametrize(
-    "arguments", [(), ("--speed", "aflw"), ("aflw2000",), ("aflw", "--data", ".", "--predictions", "x", "--model", "y")]
+    "arguments",
+    [
+        (),
+        ("--speed", "aflw"),
+        ("aflw2000",),
+        ("aflw", "--data", ".", "--predictions", "x", "--model", "y"),
+        ("aflw", "--data", ".", "--split", "val"),
+        ("aflw2000", "--data", ".", "--split", "val"),
+        ("photographs", "--data", ".", "--split", "val"),  # no labels.npz
+        ("--speed", "--split", "val"),
+    ],
 )
 def test_what_cannot_be_meant_is_a_usage_error(arguments: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit) as stopped:
@@ -569,4 +713,6 @@ def test_detections_of_the_astronaut_are_taken_by_overlap(portraits: Path, built
             )
 
     answers = answer(builtin, read_folder(portraits), "detector", detector=Elsewhere())
-    assert answers.found.tolist() == [True, True, False]
+    assert answers.found.tolist() == [True, True, False] and answers.squares is not None
+    square = boxes.square_from_detection([181, 79, 273, 171])
+    np.testing.assert_allclose(answers.squares[:2], [square] * 2, atol=1e-3)

@@ -147,8 +147,13 @@ def test_two_models_see_the_same_boxes(small_model: Path, labelled: Path, tmp_pa
     again.mkdir()
     for path in small_model.iterdir():
         (again / path.name).write_bytes(path.read_bytes())
-    assert _run(small_model, labelled, tmp_path / "out", "--photographs-only", "--compare", str(again)) == 0
-    models = json.loads((tmp_path / "out" / "evaluation.json").read_text())["models"]
+    out, before = tmp_path / "out" / "evaluation.json", tmp_path / "before.json"
+    out.parent.mkdir()
+    before.write_text("of another run")
+    out.hardlink_to(before)
+    assert _run(small_model, labelled, out.parent, "--photographs-only", "--compare", str(again)) == 0
+    assert before.read_text() == "of another run"  # replaced, never written over
+    models = json.loads(out.read_text())["models"]
     first, second = (tables["ytf68 val"] for tables in models.values())
     assert first == second and len(models) == 2
 

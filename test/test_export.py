@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -164,6 +165,10 @@ def test_a_head_opens_upright_with_its_skin_outside(name: str, builtin: Model, t
     assert points[30, 2] > points[[0, 16], 2].max(), "the nose is nearest"
     near_nose = np.linalg.norm(loaded.triangles_center - points[30], axis=1) < 0.01
     assert loaded.face_normals[near_nose, 2].mean() > 0.3, "and its outside looks at the viewer"
+    if name == "glb":  # which has normals of its own, by which it is lit
+        document, binary = glb_parts(tmp_path / "a.glb")
+        attributes = document["meshes"][0]["primitives"][0]["attributes"]
+        assert (glb_array(document, binary, attributes["NORMAL"])[face.landmarks[27:36], 2] > 0).all()
 
 
 @pytest.mark.parametrize("name", ["obj", "glb"])
@@ -288,6 +293,8 @@ def test_dense_vertices_are_read_back_from_matlab_files(mesh: Mesh, tmp_path: Pa
     from scipy.io import loadmat
 
     content = loadmat(write_vertices(tmp_path / "a.mat", mesh[0]))
+    header = (tmp_path / "a.mat").read_bytes()[:128]
+    assert header.startswith(b"MATLAB 5.0 MAT-file ") and not re.search(rb"\d:\d", header), "without the time of day"
     assert [key for key in content if key[0] != "_"] == ["vertex"]
     assert np.array_equal(content["vertex"], (mesh[0] * np.array([1, 1, -1], np.float32)).T)
 

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import re
 import resource
 import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
 from radan_ros import CameraModel, Model, Pipeline, boxes, metric_face, open_detector, vertices_in_camera
+from radan_ros.astronaut import Astronaut
 from radan_ros.detectors.dlib_landmarks import DlibLandmarks
 from radan_ros.face import Detection
 from radan_ros.pictures import grey_depth, millimetres, read_picture, write_picture
-from radan_ros.tools import movies, reconstruct, sources
+from radan_ros.texture import unwrap
+from radan_ros.tools import movies, reconstruct, sources, stills
 from radan_ros.tools.ahead import WriteBehind, read_ahead
-from radan_ros.tools.naming import distinct_names, without_results
-from radan_ros.tools.sources import Astronaut, Clip, Webcam
+from radan_ros.tools.naming import distinct_names, results_among
+from radan_ros.tools.sources import Clip, Webcam
 
 BOX = "1\n0 181 79 273 171\n"  # as dlib finds her
 
@@ -34,6 +40,13 @@ def run(*arguments: object) -> int:
 
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
+
+
+def glb_parts(path: Path) -> tuple[dict[str, Any], bytes]:
+    """The JSON and the binary chunk of a glTF in one file."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[12:16], "little")
+    return json.loads(content[20 : 20 + length]), content[28 + length :]
 
 
 def read_points(path: Path) -> np.ndarray:
@@ -70,6 +83,13 @@ def test_unasked_come_the_files_of_3ddfa_and_gltf(picture: Path, tmp_path: Path,
     assert names(out) == {
         "a_0.ply", "a_0.obj", "a_0.glb", "a_0.txt", "a_pose.jpg", "a_depth.png", "a_pncc.png", "a_landmarks.jpg",
     }  # fmt: skip
+    document, binary = glb_parts(out / "a_0.glb")
+    [material] = document["materials"]
+    assert material["pbrMetallicRoughness"]["baseColorTexture"]["index"] == 0, "what viewers show"
+    view = document["bufferViews"][document["images"][0]["bufferView"]]
+    content = np.frombuffer(binary, np.uint8)[view["byteOffset"] : view["byteOffset"] + view["byteLength"]]
+    texture = cv2.imdecode(content, cv2.IMREAD_COLOR)
+    assert texture.shape == (512, 512, 3) and texture.std() > 20
     [face] = Pipeline(builtin)(read_picture(picture), [(181, 79, 273, 171)])
     assert np.abs(read_points(out / "a_0.txt") * [1, 1, -1] - face.landmarks).max() < 0.001
     depth = cv2.imread(str(out / "a_depth.png"), cv2.IMREAD_UNCHANGED)
@@ -95,7 +115,7 @@ def test_meshes_are_in_metres_and_upright(picture: Path, tmp_path: Path, builtin
         assert 1 < -marks[27, 2] < 1.6, "metres, of a portrait"
 
 
-def test_everything_can_be_asked_for(picture: Path, tmp_path: Path) -> None:
+def test_everything_can_be_asked_for(picture: Path, tmp_path: Path, builtin: Model) -> None:
     assert run("-f", picture, "--out", tmp_path, "--uv", "--paf", "--crop", "--mat", "--roibox", "--depth-mm") == 0
     made = names(tmp_path) - {"in"}
     assert made == {
@@ -104,6 +124,10 @@ def test_everything_can_be_asked_for(picture: Path, tmp_path: Path) -> None:
         "a_landmarks.jpg",
     }  # fmt: skip
     assert read_picture(tmp_path / "a_0_paf.jpg").shape == (192, 192, 3)
+    visible = cv2.imread(str(tmp_path / "a_0_visible.png"), cv2.IMREAD_UNCHANGED)
+    places = unwrap(builtin.face_model)[builtin.face_model.landmarks[[27, 30, 39, 42]]]
+    columns, rows = (places * [1, -1] * 1024 + [0, 1024]).astype(int).T
+    assert (visible[rows, columns] == 255).all() and not visible[:8].any(), "white is what the picture shows: her nose"
     millimetre = cv2.imread(str(tmp_path / "a_depth_mm.png"), cv2.IMREAD_UNCHANGED)
     assert millimetre.dtype == np.uint16 and 300 < millimetre[millimetre > 0].min() < millimetre.max() < 1500
 
@@ -137,10 +161,31 @@ def test_more_faces_than_a_run_of_the_network_takes(astronaut: np.ndarray, built
         assert np.abs(together[i].landmarks - pipeline(astronaut, shifted[i])[0].landmarks).max() < 0.01
 
 
-def test_max_faces_keeps_the_surest(couple: np.ndarray, tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / "two.png"), couple)
-    assert run("-f", tmp_path / "two.png", "--out", tmp_path / "o", "--only", "txt", "--max-faces", 1) == 0
-    assert names(tmp_path / "o") == {"two_0.txt"}
+def test_max_faces_keeps_the_surest(couple: np.ndarray, tmp_path: Path, builtin: Model) -> None:
+    for name, image in (("two.png", couple), ("mirrored.png", np.ascontiguousarray(couple[:, ::-1]))):
+        cv2.imwrite(str(tmp_path / name), image)
+        assert run("-f", tmp_path / name, "--out", tmp_path / name[0], "--only", "txt", "--max-faces", 1) == 0
+        [made] = (tmp_path / name[0]).iterdir()
+        detections = open_detector(smallest_part=12)(image)
+        assert detections[0].score > detections[1].score
+        [surest] = Pipeline(builtin)(image, [detections[0].box])
+        assert np.abs(read_points(made)[:, :2] - surest.landmarks[:, :2]).max() < 0.01
+
+
+def test_a_second_crop_lies_around_the_first_answer(picture: Path, tmp_path: Path, builtin: Model) -> None:
+    assert run("-f", picture, "--out", tmp_path, "--only", "roibox", "--bbox-init", "two") == 0
+    [face] = Pipeline(builtin)(read_picture(picture), [(181, 79, 273, 171)])
+    written = np.loadtxt(tmp_path / "a_0.roibox").ravel()
+    assert np.abs(written - boxes.square_from_landmarks(face.landmarks)).max() < 0.01
+
+
+def test_small_faces_of_a_group_are_found_unasked(astronaut: np.ndarray, tmp_path: Path) -> None:
+    """A face of a ninth of the height: the node's default, a sixth, misses it."""
+    small = cv2.resize(astronaut, (400, 400), interpolation=cv2.INTER_AREA)
+    cv2.imwrite(str(tmp_path / "group.png"), cv2.copyMakeBorder(small, 0, 250, 0, 150, cv2.BORDER_REPLICATE))
+    assert not open_detector()(read_picture(tmp_path / "group.png"))
+    assert run("-f", tmp_path / "group.png", "--out", tmp_path / "o", "--only", "txt") == 0
+    assert names(tmp_path / "o") == {"group_0.txt"}
 
 
 def test_trouble_is_a_line_and_the_rest_goes_on(
@@ -162,6 +207,104 @@ def test_trouble_is_a_line_and_the_rest_goes_on(
     assert names(tmp_path / "o") == {"a_0.txt"}
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("", "line 1 is not the number of boxes"),
+        ("faces\n0 181 79 273 171\n", "line 1 is not the number of boxes"),
+        ("2\n0 181 79 273 171\n", "line 1 says 2 boxes, and 1 follow"),
+        ("1\n0 600 79 692 171\n", r"box 0 cannot be used \(600, 79, 692, 171; the picture is 512x512\)"),
+    ],
+)
+def test_boxes_that_are_no_good_are_named(
+    content: str, says: str, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture.with_name("a.png.bbox").write_text(content)
+    assert run("-f", picture, "--out", tmp_path / "o", "--only", "txt") == 1
+    assert re.fullmatch(rf"radan-reconstruct: .*a\.png\.bbox: {says}\n", capsys.readouterr().err)
+    assert not names(tmp_path / "o")
+
+
+def test_a_box_keeps_its_number_where_another_is_no_good(
+    picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture.with_name("a.png.bbox").write_text("3\n0 600 79 692 171\n1 181 79 273 171\n2 9 9 11 11\n")
+    assert run("-f", picture, "--out", tmp_path / "o", "--only", "txt") == 1
+    assert names(tmp_path / "o") == {"a_1.txt"}
+    assert [re.findall(r"box (\d) cannot", line) for line in capsys.readouterr().err.splitlines()] == [["0"], ["2"]]
+
+
+def test_a_picture_that_the_network_fails_on_does_not_take_its_batch_along(
+    picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cv2.imwrite(str(picture.with_name("b.png")), read_picture(picture)[:400])
+    shutil.copy(picture, picture.with_name("c.png"))
+    for name in ("b", "c"):
+        picture.with_name(f"{name}.png.bbox").write_text(BOX)
+    many = Pipeline.many
+
+    def short_of_memory(self: Pipeline, images: list[np.ndarray], *rest: object, **more: object) -> object:
+        if any(len(image) == 400 for image in images):
+            raise RuntimeError("CUDA out of memory.\nTried to allocate 2 GiB")
+        return many(self, images, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Pipeline, "many", short_of_memory)
+    assert run("-f", picture.parent, "--out", tmp_path / "o", "--only", "txt") == 1
+    assert names(tmp_path / "o") == {"a_0.txt", "c_0.txt"}
+    assert re.fullmatch(
+        r"radan-reconstruct: .*b\.png: CUDA out of memory\. Tried to allocate 2 GiB\n", capsys.readouterr().err
+    )
+
+
+def test_no_more_pictures_are_in_memory_than_its_pixels_allow(
+    picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(12):
+        picture.with_name(f"p{i}.png").symlink_to(picture)
+        picture.with_name(f"p{i}.png.bbox").write_text(BOX)
+    held, most, lock = 0, 0, threading.Lock()
+    read, write = stills.read_picture, stills._write
+
+    def begin(path: Path) -> np.ndarray:
+        nonlocal held, most
+        with lock:
+            held += 1
+            most = max(most, held)
+        return read(path)
+
+    def end(*arguments: Any) -> object:
+        nonlocal held
+        try:
+            return write(*arguments)
+        finally:
+            with lock:
+                held -= 1
+
+    monkeypatch.setattr(stills, "read_picture", begin)
+    monkeypatch.setattr(stills, "_write", end)
+    monkeypatch.setattr(stills, "_MOST_PIXELS", 3 * 512 * 512)
+    assert run("-f", picture.parent, "--out", tmp_path / "o", "--only", "landmarks") == 0
+    assert len(names(tmp_path / "o")) == 13 and most == 3
+
+
+def test_what_cannot_be_is_a_wrong_command_line(
+    picture: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = [
+        ("--start", "inf"), ("--start", "2.7"), ("--start", "-1"), ("--paf-size", 121), ("--paf-size", 4),
+        ("--threshold", "nan"), ("--frames", 0),
+    ]  # fmt: skip
+    for arguments in wrong:
+        with pytest.raises(SystemExit) as usage:
+            run("-f", picture, "--out", tmp_path / "o", *arguments)
+        assert usage.value.code == 2 and f"argument {arguments[0]}" in capsys.readouterr().err
+    assert run("-f", picture, "--out", tmp_path / "o", "--only", "csv") == 2
+    assert "nothing is asked for of" in capsys.readouterr().err
+    assert run("-f", clip, "--out", tmp_path / "o", "--only", "csv", "--no-csv") == 2
+    assert run("-f", "rtsp://camera/1", "--out", tmp_path / "o") == 1
+    assert "rtsp://camera/1: streams are not read" in capsys.readouterr().err
+
+
 def test_inputs_of_one_name_are_named_apart(picture: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     for copy in (picture.with_name("a.bmp"), tmp_path / "other" / "a.png", picture.with_name("b.png")):
@@ -177,9 +320,53 @@ def test_names_are_stems_where_that_tells_them_apart() -> None:
     assert len(set(distinct_names([Path("/a_b/c.d"), Path("/a/b_c.d"), Path("/a/b/c.d"), Path("/c.d")]))) == 4
 
 
-def test_results_of_an_earlier_run_are_no_inputs() -> None:
-    files = [Path(f"{name}") for name in ("a.jpg", "a_pose.jpg", "a_0_crop.jpg", "b_pose.jpg", "a_depth_mm.png")]
-    assert without_results(files) == [Path("a.jpg"), Path("b_pose.jpg")]
+def test_one_file_is_one_input_however_it_is_named(picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(picture.parent)
+    shutil.copy(picture, picture.parents[1] / "a.png")
+    (picture.parents[1] / "a.png.bbox").write_text(BOX)
+    assert run("-f", "a.png", picture, "../in/a.png", "../a.png", "--out", "o", "--only", "txt") == 0
+    parent = picture.parents[1].name
+    assert names(Path("o")) == {"in_a_png_0.txt", f"{parent}_a_png_0.txt"}
+
+
+def test_results_of_an_earlier_run_are_known_by_the_names_that_it_gave() -> None:
+    kinds = {"a_pose.jpg": "pose", "a_0_crop.jpg": "crop", "a_depth_mm.png": "depth-mm", "a_12_texture.png": "texture"}
+    others = ["a.jpg", "b_pose.jpg", "a_pose.png", "b_0_paf.jpg", "c_jpg.png", "a_0_pose.jpg"]
+    files = [Path("/x", name) for name in [*kinds, *others]]
+    assert results_among(files, Path("/x/../x")) == {Path("/x", name): kind for name, kind in kinds.items()}
+    assert results_among(files, Path("/x/out")) == {}, "what lies elsewhere is no result of ours"
+    two = [Path("/x", name) for name in ("a.jpg", "a.png", "a_jpg_pose.jpg", "a_png_0_crop.jpg", "a_pose.jpg")]
+    assert [*results_among(two, Path("/x"))] == two[2:4]
+    video = [Path("/x/clip.mp4"), Path("/x/clip_000012_pose.jpg"), Path("/x/clip_000012_3_crop.jpg")]
+    assert [*results_among(video, Path("/x"))] == video[1:]
+    assert not results_among(video[1:], Path("/x"))
+
+
+def test_a_second_run_in_the_folder_of_the_pictures_takes_no_results_and_writes_over_nothing_unasked(
+    picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = picture.parent
+    shutil.copy(picture, picture.with_name("a.bmp"))
+    picture.with_name("a.bmp.bbox").write_text(BOX)
+    command = ("-f", folder, "--out", folder, "--only", "pose", "crop")
+    assert run(*command) == 0
+    made = {"a_png_pose.jpg", "a_png_0_crop.jpg", "a_bmp_pose.jpg", "a_bmp_0_crop.jpg"}
+    assert names(folder) == made | {"a.png", "a.png.bbox", "a.bmp", "a.bmp.bbox"}
+    own = folder / "a_png_pose.jpg"
+    own.write_bytes(before := picture.read_bytes())
+    capsys.readouterr()
+    assert run(*command) == 2 and own.read_bytes() == before
+    assert re.search(r"4 pictures in .* named as results \(a_bmp_0_crop\.jpg\): --overwrite", capsys.readouterr().err)
+    assert run(*command[:-3], "--only", "txt") == 0
+    out = capsys.readouterr().out
+    assert out.count("left out: 4 pictures") == 1 and {p.name for p in folder.glob("*.txt")} == {
+        "a_png_0.txt",
+        "a_bmp_0.txt",
+    }
+    assert run(*command, "--overwrite") == 0 and own.read_bytes() != before
+    assert names(folder) == made | {p.name for p in folder.glob("a.*")} | {"a_png_0.txt", "a_bmp_0.txt"}
+    assert run("-f", folder, "--out", tmp_path / "o", "--only", "txt") == 0
+    assert len(names(tmp_path / "o")) == 6, "elsewhere they are pictures"
 
 
 def test_an_input_is_never_written_over(picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -214,7 +401,10 @@ def test_a_disk_that_is_full_is_a_line_a_picture_and_leaves_no_half_file(
     assert names(tmp_path / "o") == set()
 
 
-def test_ctrl_c_ends_it_with_130_and_whole_files_only(picture: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_it_with_whole_files_only(
+    number: signal.Signals, status: int, picture: Path, tmp_path: Path
+) -> None:
     for i in range(300):
         copy = picture.with_name(f"p{i:03d}.png")
         copy.symlink_to(picture)
@@ -225,9 +415,11 @@ def test_ctrl_c_ends_it_with_130_and_whole_files_only(picture: Path, tmp_path: P
     ) as process:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.readline()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
-        assert b"Traceback" not in process.stderr.read()
+        while process.poll() is None:  # as of a user in a hurry
+            process.send_signal(number)
+            time.sleep(0.01)
+        assert process.wait(30) == status
+        assert process.stderr.read() == b""
     made = names(tmp_path / "o")
     assert 0 < len(made) < 8 * 301 and not any(name.startswith(".") for name in made)
 
@@ -338,7 +530,31 @@ def test_a_video_gives_an_overlay_and_tables(clip: Path, tmp_path: Path) -> None
 def test_of_a_video_frames_and_files_are_taken_as_asked(clip: Path, tmp_path: Path) -> None:
     assert run("-f", clip, "--out", tmp_path, "--only", "csv", "--txt", "--every", 3, "--frames", 2, "--start", 4) == 0
     assert names(tmp_path) == {"clip.csv", "clip_000004_0.txt", "clip_000007_0.txt"}
+    lines = (tmp_path / "clip.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["frame", "4", "7"]
+    assert run("-f", clip, "--out", tmp_path / "uv", "--only", "csv", "--uv", "--frames", 1) == 0
+    assert names(tmp_path / "uv") == {"clip.csv", "clip_000000_0_texture.png", "clip_000000_0_visible.png"}
     assert run("-f", clip, "--out", tmp_path / "none", "--start", 99) == 1 and not names(tmp_path / "none")
+
+
+def test_of_a_damaged_video_what_can_be_read_is_taken_and_the_rest_missed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("av", reason="how long a video should be tells PyAV")
+    path = tmp_path / "clip.mp4"
+    with movies.Movie(path, (240, 320), 4) as movie:
+        for i in range(12):
+            movie.add(cv2.resize(Astronaut().frame(5 * i), (320, 240)), i / 4)
+    for whole in (["--frames", 1], ["--every", 7]):
+        assert run("-f", path, "--out", tmp_path / "o", "--only", "csv", *whole) == 0
+    content = path.read_bytes()
+    left = content[: 2 * len(content) // 3]
+    for damaged in (left, left + bytes(len(content) - len(left))):
+        path.write_bytes(damaged)
+        capsys.readouterr()
+        assert run("-f", path, "--out", tmp_path / "o", "--only", "csv") == 1
+        assert re.search(r"clip\.mp4: ends at [12]\.\d s of 3\.0 s: damaged\?\n$", capsys.readouterr().err)
+        assert 4 < len((tmp_path / "o" / "clip.csv").read_text().splitlines()) < 12
 
 
 def test_smoothing_stills_a_face_that_is_still(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from radan_ros import fastdds
+from radan_ros.astronaut import Astronaut
 from radan_ros.tools import demo, play
-from radan_ros.tools.sources import Astronaut, SourceError, letterbox, open_source
+from radan_ros.tools.sources import SourceError, letterbox, open_source
 
 
 def _write_picture(path: Path, height: int, width: int, colour: tuple[int, int, int]) -> None:
@@ -21,6 +22,7 @@ def test_a_folder_is_sorted_and_all_its_frames_have_the_size_of_the_first(tmp_pa
     _write_picture(tmp_path / "b.png", 50, 100, (0, 255, 0))
     _write_picture(tmp_path / "a.png", 40, 60, (255, 0, 0))
     (tmp_path / "notes.txt").write_text("not a picture")
+    _write_picture(tmp_path / ".a.9912.png", 9, 9, (0, 0, 0))  # hidden: half a file of a program that was ended
     source = open_source(str(tmp_path))
     first, second = source
     assert source.size == (40, 60) and source.count == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import cv2
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from radan_ros import Model, Pipeline, open_detector
+from radan_ros import texture as texture_module
 from radan_ros.face_models import FaceModel, read_3ddfa, read_3ddfa_v2
 from radan_ros.pose import HEAD_IN_MODEL, rotation_from_euler
 from radan_ros.rendering import render
@@ -131,6 +133,61 @@ def test_the_true_texture_comes_back_from_a_picture(builtin: Model, yaw: int) ->
     assert np.array_equal(without.visible, texture.visible) and without.picture[..., 1].min() > 80
     if yaw:
         assert difference[~seen].mean() < 0.5 * compared(without, face, colours)[0][~seen].mean(), "mirroring helps"
+
+
+def flat_square() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A square before the camera, from pixel 10 to pixel 70 both ways: vertices, triangles, texture coordinates."""
+    corners = np.float32([[10, 10, 500], [70, 10, 500], [10, 70, 500], [70, 70, 500]])
+    return corners, np.array([[0, 2, 1], [1, 2, 3]]), np.float32([[0, 1], [1, 1], [0, 0], [1, 0]])
+
+
+def test_a_texel_takes_its_colour_from_its_place_to_a_fifth_of_a_pixel() -> None:
+    vertices, triangles, uv = flat_square()
+    image = np.zeros((80, 80, 3), np.uint8)
+    image[..., 0], image[..., 1] = 3 * np.arange(80), 3 * np.arange(80)[:, None]  # three levels a pixel
+    texture = sample_texture(image, vertices, triangles, uv, 32)
+    place = 10 + 60 * (np.arange(32) + 0.5) / 32
+    expected = np.stack([*np.meshgrid(place, place)], axis=-1)
+    assert texture.visible.mean() > 0.7
+    error = (texture.picture[..., :2] / 3 - expected)[texture.visible]
+    assert np.abs(error.mean(axis=0)).max() < 0.05 and np.abs(error).max() < 0.2
+
+
+def test_what_is_hidden_comes_from_its_very_place_on_the_other_side() -> None:
+    """Waves that are the same on both sides; something nearer hides a part of one."""
+    vertices, triangles, uv = flat_square()
+    x, y = np.meshgrid(np.arange(80.0), np.arange(80.0))
+    waves = 128 + 50 * np.cos((x - 40) * 2 * np.pi / 16) + 50 * np.cos(y * 2 * np.pi / 16)
+    image = np.repeat(np.rint(waves)[..., None], 3, axis=2).astype(np.uint8)
+    depth = np.where((x >= 10) & (x <= 70) & (y >= 10) & (y <= 70), np.float32(500), np.float32(np.nan))
+    hidden = (x > 46) & (x < 58) & (y > 26) & (y < 54)
+    depth[hidden] = 100
+    image[hidden] = MAGENTA
+    mirror = uv * [-1, 1] + [1, 0]
+    texture = sample_texture(image, vertices, triangles, uv, 32, mirror, depth=depth)
+    place = 10 + 60 * (np.arange(32) + 0.5) / 32
+    across, down = np.meshgrid(place, place)
+    truth = 128 + 50 * np.cos((across - 40) * 2 * np.pi / 16) + 50 * np.cos(down * 2 * np.pi / 16)
+    filled = ~texture.visible & (across > 46) & (across < 58) & (down > 26) & (down < 54)
+    assert filled.sum() > 60
+    # The steepest of the waves is 28 levels a pixel, and interpolation takes a little off their crests.
+    assert np.abs(texture.picture[..., 0] - truth)[filled].max() < 10
+
+
+def test_threads_that_ask_at_the_same_time_lay_a_face_flat_once(
+    builtin: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    face, made = replace(builtin.face_model, uv=None), []
+    lay_flat = texture_module._laid_flat
+
+    def counted(face_model: FaceModel) -> np.ndarray:
+        made.append(face_model)
+        return lay_flat(face_model)
+
+    monkeypatch.setattr(texture_module, "_laid_flat", counted)
+    with ThreadPoolExecutor(4) as pool:
+        first, *others = pool.map(lambda _: (unwrap(face), mirror_uv(face)), range(4))
+    assert len(made) == 1 and all(one[0] is first[0] and one[1] is first[1] for one in others)
 
 
 def test_there_is_no_seam_where_the_light_differs(builtin: Model) -> None:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from radan_ros import boxes
-from radan_ros.benchmarks.labelled import Array, LabelledFaces
+from radan_ros.benchmarks.faces import Array, LabelledFaces
+from radan_ros.benchmarks.labelled import numbers_of_shape
 from radan_ros.benchmarks.scoring import Answers
 from radan_ros.detectors import Detector
 from radan_ros.model import Model, open_model
@@ -45,12 +46,12 @@ def place(crop_landmarks: Array, squares: Array, origin: int, compat: bool) -> A
     crop_landmarks : (N, P, 2 or 3) float64
         As `Pipeline` answers for the whole crop: crop pixels.
     squares : (N, 4) float64
-        Boxes of the crops as the benchmark's file has them.
+        Boxes of the crops: `LabelledFaces.uncut`, or `LabelledFaces.squares` with `compat`.
     origin : int
         Number of the first pixel in that file. Matlab's boxes, from 1, end with their last pixel, ours one past it.
     compat : bool
-        As 3DDFA's benchmark does it: the box as it stands, crop pixels times a scale. That is a pixel and more off
-        from where the crop was.
+        As 3DDFA's benchmark does it: the box as the file has it, crop pixels times a scale. That is a pixel and more
+        off from where the crop was, and much more where the box was cut off at the picture's edge.
 
     Returns
     -------
@@ -120,8 +121,9 @@ def answer(
         if bar is not None:
             bar.update(len(part))
     if crops == GIVEN:
-        assert faces.squares is not None
-        landmarks = place(landmarks, faces.squares, faces.origin, compat)
+        squares_of_crops = faces.squares if compat else faces.uncut
+        assert squares_of_crops is not None
+        landmarks = place(landmarks, squares_of_crops, faces.origin, compat)
     elif not compat:
         landmarks[..., :2] += faces.origin
     rotations = np.full((count, 3, 3), np.nan)
@@ -163,13 +165,19 @@ def _square(
     return [boxes.square_from_detection(found.box)]
 
 
-def read_predictions(path: str | Path, faces: LabelledFaces) -> Answers:
+def read_predictions(path: str | Path, faces: LabelledFaces) -> tuple[Answers, bool]:
     """Points that somebody predicted, in an .npz file.
 
     ``landmarks`` (N, 68, 2 or 3): pixels as the annotations count them, third away from the viewer as in `Face`. Or
     ``crop_landmarks`` (N, 2 or 3, 68): pixels of the given crops, as 3DDFA's ``reconstruct_vertex`` gives them (third
     towards the viewer) and placed as its benchmark does. NaN for faces that were not found. Optional: ``rotations``
     (N, 3, 3), see `scoring.Answers`; ``names`` (N,), file names in the benchmark's order.
+
+    Returns
+    -------
+    answers : Answers
+    in_crops : bool
+        Whether they were answers for the given crops.
 
     Raises
     ------
@@ -187,20 +195,20 @@ def read_predictions(path: str | Path, faces: LabelledFaces) -> Answers:
     if "names" in content and [Path(str(n)).name for n in content["names"]] != [p.name for p in faces.pictures]:
         raise ValueError(f"{path}: its names are not those of {faces.name}, in its order")
     if "landmarks" in content:
-        given = _checked(path, content, "landmarks", ((count, 68, 2), (count, 68, 3)))
+        given = numbers_of_shape(f"{path}: landmarks", content["landmarks"], (count, 68, 2), (count, 68, 3))
         landmarks = given * _TO_VIEWER[: given.shape[2]]
     elif "crop_landmarks" in content:
         if faces.squares is None:
             raise ValueError(f"{path}: crop_landmarks, but {faces.name} has no given crops")
-        given = _checked(path, content, "crop_landmarks", ((count, 2, 68), (count, 3, 68)))
+        given = numbers_of_shape(f"{path}: crop_landmarks", content["crop_landmarks"], (count, 2, 68), (count, 3, 68))
         landmarks = np.ascontiguousarray(given.transpose(0, 2, 1))
         landmarks = place(landmarks, faces.squares, faces.origin, compat=True)
     else:
         raise ValueError(f"{path}: has neither landmarks nor crop_landmarks")
     rotations = None
     if "rotations" in content:
-        rotations = _checked(path, content, "rotations", ((count, 3, 3),))
-    return Answers(landmarks, rotations)
+        rotations = numbers_of_shape(f"{path}: rotations", content["rotations"], (count, 3, 3))
+    return Answers(landmarks, rotations), "landmarks" not in content
 
 
 def sheet(faces: LabelledFaces, answers: Answers, model: Model, crops: str, which: Sequence[int]) -> NDArray[np.uint8]:
@@ -210,22 +218,22 @@ def sheet(faces: LabelledFaces, answers: Answers, model: Model, crops: str, whic
     """
     assert answers.squares is not None and answers.parameters is not None
     pictures = pictures_of(faces, crops)
-    seen, given = [], []
+    seen = np.stack([boxes.crop(read_picture(pictures[index]), answers.squares[index]) for index in which])
+    given = points_in_crops(faces, crops, answers.squares, which)
+    return prediction_grid(seen, given, answers.parameters[list(which)], model.face_model)
+
+
+def points_in_crops(faces: LabelledFaces, crops: str, squares: Array, which: Sequence[int]) -> Array:
+    """The first annotation's points of n faces in pixels of their crops, (n, P, 2).
+
+    Crops are the given ones, or of squares (N, 4) in pictures, whose pixels count from 0.
+    """
+    if crops == GIVEN:
+        assert faces.uncut is not None
+        squares = faces.uncut - np.array([faces.origin, faces.origin, 0, 0])
+    given = []
     for index in which:
-        seen.append(boxes.crop(read_picture(pictures[index]), answers.squares[index]))
-        square = answers.squares[index]
-        if crops == GIVEN:
-            assert faces.squares is not None
-            square = faces.squares[index] - np.array([faces.origin, faces.origin, 0, 0])
-        to_crop = np.linalg.inv(boxes.crop_to_image(square))
+        to_crop = np.linalg.inv(boxes.crop_to_image(squares[index]))
         points = faces.annotations[0].points[index][:, :2] - faces.origin
         given.append(points @ to_crop[:2, :2].T + to_crop[:2, 2])
-    return prediction_grid(np.stack(seen), np.stack(given), answers.parameters[list(which)], model.face_model)
-
-
-def _checked(path: str | Path, content: dict[str, NDArray[Any]], name: str, shapes: Sequence[tuple[int, ...]]) -> Array:
-    array = content[name]
-    if array.shape not in shapes or array.dtype.kind not in "fiu":
-        wanted = " or ".join(str(shape) for shape in shapes)
-        raise ValueError(f"{path}: {name} is {array.dtype} {array.shape}, not numbers {wanted}")
-    return array.astype(np.float64)
+    return np.stack(given)

@@ -19,7 +19,8 @@
 ``AFLW2000/`` or ``AFLW2000-3D/``, optional      the whole pictures with their ``.mat`` files, for poses and other crops
 ===============================================  ==============================================================
 
-All of these count pixels as Matlab does: the first centre is 1, and a box ends with its last pixel.
+All of these count pixels as Matlab does: the first centre is 1, and a box ends with its last pixel. Boxes are cut off
+at the edges of their pictures, crops are not (`faces.uncut_squares`).
 """
 
 from __future__ import annotations
@@ -32,71 +33,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from radan_ros.benchmarks.faces import Annotation, Array, LabelledFaces, uncut_squares
 from radan_ros.fitting import fit_landmarks
 from radan_ros.model import open_face_model
-from radan_ros.pictures import read_picture
-from radan_ros.tools.sources import PICTURE_SUFFIXES
+from radan_ros.pictures import PICTURE_SUFFIXES, read_picture
 from radan_ros.training.augmentation import turn_of
 from radan_ros.training.evaluation import face_sizes, head_angles
 from radan_ros.training.preparation import read_labelled_pictures
 
-Array = NDArray[np.float64]
-
 FITTED, LABELLED = "yaw of the fitted pose", "yaw of AFLW's labels"
 _WHOLE_PICTURES = ("AFLW2000", "AFLW2000-3D")
-
-
-@dataclass(frozen=True)
-class Annotation:
-    """Points that somebody gave for N faces.
-
-    Attributes
-    ----------
-    name : str
-    points : (N, P, 2 or 3) float64
-        Picture pixels as the file counts them; NaN for points that are not visible. P is 68 or 21; a third column is
-        depth in pixels towards the viewer.
-    sizes : (N,) float64
-        What errors are divided by, pixels.
-    """
-
-    name: str
-    points: Array
-    sizes: Array
-
-
-@dataclass(frozen=True)
-class LabelledFaces:
-    """N faces, one a picture, to measure on.
-
-    Attributes
-    ----------
-    name : str
-    pictures : list of Path
-    annotations : tuple of Annotation
-    yaws : dict of (N,) float64
-        Degrees, by the name of the split that they make.
-    squares : (N, 4) float64 or None
-        Where the pictures are crops: their boxes in the pictures that they were cut from, as the file has them.
-    origin : int
-        The first pixel's number in annotations and squares: 1 in Matlab's files, else 0.
-    poses : (N, 3) float64 or None
-        ``Pose_Para`` of the whole pictures' .mat files: pitch, yaw, roll in radians (see `scoring`).
-    whole : list of Path or None
-        The pictures that the crops were cut from, where they are there.
-    """
-
-    name: str
-    pictures: list[Path]
-    annotations: tuple[Annotation, ...]
-    yaws: dict[str, Array]
-    squares: Array | None = None
-    origin: int = 0
-    poses: Array | None = None
-    whole: list[Path] | None = None
-
-    def __len__(self) -> int:
-        return len(self.pictures)
 
 
 @dataclass(frozen=True)
@@ -147,9 +93,8 @@ def read_aflw2000(folder: str | Path) -> LabelledFaces:
     ValueError, OSError
         Name the file and what is missing or does not fit.
     """
-    data, configs = _folders(Path(folder))
-    names = _names(data / "AFLW2000-3D_crop.list")
-    count = len(names)
+    pictures, squares, configs = _crops(Path(folder), "AFLW2000-3D_crop", ".roi_box")
+    count = len(pictures)
     original = _points(configs / "AFLW2000-3D.pts68.npy", count, (3,), 68)
     again = _points(configs / "AFLW2000-3D-Reannotated.pts68.npy", count, (2, 3), 68)
     yaws = {
@@ -159,16 +104,17 @@ def read_aflw2000(folder: str | Path) -> LabelledFaces:
     whole = [Path(folder) / part for part in _WHOLE_PICTURES if (Path(folder) / part).is_dir()]
     return LabelledFaces(
         "AFLW2000-3D",
-        [data / "AFLW2000-3D_crop" / name for name in names],
+        pictures,
         (
             Annotation("original", original, face_sizes(original)),
             Annotation("re-annotated", again, face_sizes(again)),
         ),
         yaws,
-        _numbers(configs / "AFLW2000-3D_crop.roi_box.npy", (count, 4)),
+        squares,
+        uncut_squares(squares, original),
         origin=1,
-        poses=_poses([whole[0] / Path(name).with_suffix(".mat") for name in names]) if whole else None,
-        whole=[whole[0] / name for name in names] if whole else None,
+        poses=_poses([whole[0] / f"{crop.stem}.mat" for crop in pictures]) if whole else None,
+        whole=[whole[0] / crop.name for crop in pictures] if whole else None,
     )
 
 
@@ -180,18 +126,18 @@ def read_aflw(folder: str | Path) -> LabelledFaces:
     ValueError, OSError
         Name the file and what is missing or does not fit.
     """
-    data, configs = _folders(Path(folder))
-    names = _names(data / "AFLW_GT_crop.list")
-    count = len(names)
+    pictures, squares, configs = _crops(Path(folder), "AFLW_GT_crop", "_roi_box")
+    count = len(pictures)
     points = _points(configs / "AFLW_GT_pts21.npy", count, (2,), 21)
     visible = (points != -1).all(axis=2)
-    sizes = face_sizes(_points(configs / "AFLW_GT_pts68.npy", count, (2, 3), 68))
+    of_68 = _points(configs / "AFLW_GT_pts68.npy", count, (2, 3), 68)
     return LabelledFaces(
         "AFLW",
-        [data / "AFLW_GT_crop" / name for name in names],
-        (Annotation("visible points", np.where(visible[..., None], points, np.nan), sizes),),
+        pictures,
+        (Annotation("visible points", np.where(visible[..., None], points, np.nan), face_sizes(of_68)),),
         {LABELLED: _numbers(configs / "AFLW_GT_crop_yaws.npy", (count,))},
-        _numbers(configs / "AFLW_GT_crop_roi_box.npy", (count, 4)),
+        squares,
+        uncut_squares(squares, of_68),
         origin=1,
     )
 
@@ -260,6 +206,8 @@ def read_folder(folder: str | Path, split: str | None = None) -> LabelledFaces:
         assert points is not None
         points = points[..., :2]
     else:
+        if split is not None:
+            raise ValueError(f"{root}: no split {split} without labels.npz")
         name, (pictures, points) = ".pts files", _pictures_with_pts(root)
     if not len(pictures):
         raise ValueError(f"{root}: no labelled pictures")
@@ -300,11 +248,18 @@ def _pictures_with_pts(root: Path) -> tuple[list[Path], Array]:
     return [beside[path.stem] for path in files], np.stack([read_pts(path) for path in files])
 
 
-def _folders(root: Path) -> tuple[Path, Path]:
-    for part, what in (("test.data", "the unzipped test.data.zip"), ("test.configs", "of 3DDFA's repository")):
-        if not (root / part).is_dir():
-            raise ValueError(f"{root / part} is missing: {what} (--data names the folder that holds both)")
-    return root / "test.data", root / "test.configs"
+def _crops(root: Path, name: str, boxes: str) -> tuple[list[Path], Array, Path]:
+    """The crops in the order of their list, their boxes, and the folder of the arrays; errors name what is missing."""
+    data, configs = root / "test.data", root / "test.configs"
+    for folder, what in ((data, "the unzipped test.data.zip"), (configs, "of 3DDFA's repository")):
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is missing: {what} (--data names the folder that holds both)")
+    path = data / f"{name}.list"
+    names = [line.strip() for line in _present(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not names:
+        raise ValueError(f"{path}: names no pictures")
+    squares = _numbers(configs / f"{name}{boxes}.npy", (len(names), 4))
+    return [data / name / line for line in names], squares, configs
 
 
 def _present(path: Path) -> Path:
@@ -313,14 +268,15 @@ def _present(path: Path) -> Path:
     return path
 
 
-def _names(path: Path) -> list[str]:
-    names = [line.strip() for line in _present(path).read_text(encoding="utf-8").splitlines() if line.strip()]
-    if not names:
-        raise ValueError(f"{path}: names no pictures")
-    return names
+def numbers_of_shape(what: str, array: NDArray[Any], *shapes: tuple[int, ...]) -> Array:
+    """An array of a file as float64; ValueError that starts with `what` where it has none of the shapes."""
+    if array.shape not in shapes or array.dtype.kind not in "fiu":
+        wanted = " or ".join(str(shape) for shape in shapes)
+        raise ValueError(f"{what} is {array.dtype} {array.shape}, not numbers {wanted}")
+    return array.astype(np.float64)
 
 
-def _numbers(path: Path, shape: tuple[int, ...]) -> Array:
+def _numbers(path: Path, *shapes: tuple[int, ...]) -> Array:
     _present(path)
     try:
         array = np.load(path, allow_pickle=False)
@@ -328,22 +284,17 @@ def _numbers(path: Path, shape: tuple[int, ...]) -> Array:
         raise
     except Exception as e:  # header errors of many kinds
         raise ValueError(f"{path}: not a .npy file of numbers: {e}") from None
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu" or array.shape != shape:
-        what = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else "an archive"
-        raise ValueError(f"{path}: is {what}, not numbers {shape}")
-    if not np.isfinite(array).all():
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{path}: is an archive, not one array of numbers")
+    numbers = numbers_of_shape(f"{path}:", array, *shapes)
+    if not np.isfinite(numbers).all():
         raise ValueError(f"{path}: holds numbers that are not finite")
-    return array.astype(np.float64)
+    return numbers
 
 
 def _points(path: Path, count: int, dimensions: tuple[int, ...], number: int) -> Array:
     """(count, dimensions, number) in a file to (count, number, dimensions)."""
-    for dimension in dimensions[:-1]:
-        try:
-            return _numbers(path, (count, dimension, number)).transpose(0, 2, 1)
-        except ValueError:
-            continue
-    return _numbers(path, (count, dimensions[-1], number)).transpose(0, 2, 1)
+    return _numbers(path, *((count, dimension, number) for dimension in dimensions)).transpose(0, 2, 1)
 
 
 def _poses(files: Sequence[Path]) -> Array:

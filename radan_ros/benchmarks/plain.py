@@ -20,7 +20,7 @@ Array = NDArray[Any]
 
 
 def detector() -> Callable[[NDArray[np.uint8]], list[NDArray[np.float64]]]:
-    """dlib's detector on the picture enlarged twice, as 3DDFA's ``main.py`` calls it; boxes of (4,)."""
+    """dlib's detector on the picture enlarged to twice its size, as 3DDFA's ``main.py`` calls it; boxes of (4,)."""
     import cv2
     import dlib
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from radan_ros.export import write_atomically
+from radan_ros.files import write_atomically
 
 if TYPE_CHECKING:
     from radan_ros.benchmarks.speed import Row
@@ -37,7 +37,6 @@ def draw_errors(path: Path, panels: Mapping[str, Mapping[str, Errors]]) -> None:
         A .png file.
     panels : dict of dict of (errors, yaw)
         By title, by what is compared: errors in percent (N,), or (N, D) for D answers a face, and yaw in degrees (N,).
-        Faces without an error (NaN) never enter the curve, which then stays below 1.
     """
     from matplotlib.figure import Figure
 
@@ -49,9 +48,7 @@ def draw_errors(path: Path, panels: Mapping[str, Mapping[str, Errors]]) -> None:
         largest = max(10.0, 2.5 * max((float(np.nanmedian(e)) for e in drawn if np.isfinite(e).any()), default=0.0))
         for number, (name, (errors, yaw)) in enumerate(series.items()):
             percent = np.asarray(errors, np.float64)
-            ordered = np.sort(percent[np.isfinite(percent)])
-            share = np.arange(1, ordered.size + 1) / percent.size
-            curve.plot(ordered, share, color=f"C{number}", label=name)
+            curve.plot(*cumulative(percent), color=f"C{number}", label=name)
             each = percent.reshape(len(percent), -1).mean(axis=1)
             over_yaw.scatter(yaw, each, s=6, alpha=0.35, color=f"C{number}", linewidths=0)
             place = np.digitize(yaw, ends)
@@ -69,6 +66,12 @@ def draw_errors(path: Path, panels: Mapping[str, Mapping[str, Errors]]) -> None:
             axis.grid(alpha=0.3)
         curve.legend(loc="lower right")
     _save(figure, path)
+
+
+def cumulative(errors: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Errors in rising order, and the share of all that are up to each: those without one (NaN) keep it below 1."""
+    ordered = np.sort(errors[np.isfinite(errors)])
+    return ordered, np.arange(1, ordered.size + 1) / errors.size
 
 
 def draw_speed(path: Path, rows: Sequence[Row]) -> None:

@@ -19,11 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from radan_ros.benchmarks.labelled import LabelledFaces
+from radan_ros.benchmarks.faces import Array, LabelledFaces
 from radan_ros.pose import euler_from_rotation, head_rotation
 from radan_ros.training.evaluation import Spread, by_yaw_3ddfa, nme, spread, spread_of_bins
-
-Array = NDArray[np.float64]
 
 # Which of the 68 landmarks (iBUG order) make each of AFLW's 21: brows, eyes, ears' side of the jaw, nose, mouth, chin.
 LANDMARKS_OF_21 = (

@@ -21,13 +21,13 @@ class DlibHogDetector:
 
     name = "dlib_hog"
 
-    def __init__(self, min_face: int | None, threshold: float) -> None:
+    def __init__(self, min_face: int | None, threshold: float, smallest_part: int) -> None:
         opened = _opened()
         if min_face is not None and min_face < 20:
             raise ValueError(f"min_face is {min_face}: dlib_hog cannot find faces under 20 pixels")
         self._detector = copy.deepcopy(opened)
         self._lock = threading.Lock()  # it has one scratch memory, and lets other threads run meanwhile
-        self._min_face = min_face
+        self._min_face, self._part = min_face, smallest_part
         self._threshold = threshold
 
     def __call__(self, image: NDArray[np.uint8]) -> list[Detection]:
@@ -36,7 +36,7 @@ class DlibHogDetector:
 
         # dlib was trained on RGB; area averaging keeps gradients that plain subsampling would alias.
         scaled = image
-        scale = WINDOW / (self._min_face or max(SMALLEST, image.shape[0] // 6))
+        scale = WINDOW / (self._min_face or max(SMALLEST, image.shape[0] // self._part))
         if scale != 1:
             size = tuple(max(1, round(v * scale)) for v in (image.shape[1], image.shape[0]))
             scaled = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)

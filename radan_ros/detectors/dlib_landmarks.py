@@ -45,11 +45,8 @@ class DlibLandmarks:
 
     def __call__(self, image: NDArray[np.uint8], box: NDArray[np.float32]) -> NDArray[np.float32]:
         """Image (H, W, 3) uint8 BGR and a box (4,) in it to landmarks (68, 2) in its pixels."""
-        import cv2
-
         left, top, right, bottom = (round(float(v)) for v in box)
-        # Trained on RGB; a box's right and bottom are one past the last pixel, dlib's are the last.
-        shape = self._predictor(
-            cv2.cvtColor(image, cv2.COLOR_BGR2RGB), self._rectangle(left, top, right - 1, bottom - 1)
-        )
+        # A box's right and bottom are one past the last pixel, dlib's are the last. It looks at the mean of the three
+        # channels, so that their order does not matter.
+        shape = self._predictor(np.ascontiguousarray(image), self._rectangle(left, top, right - 1, bottom - 1))
         return np.array([(point.x, point.y) for point in shape.parts()], np.float32)

@@ -26,13 +26,16 @@ from radan_ros.benchmarks.answers import (
     read_predictions,
     sheet,
 )
-from radan_ros.benchmarks.labelled import LabelledFaces, read_aflw, read_aflw2000, read_folder, read_ytf68
+from radan_ros.benchmarks.faces import LabelledFaces
+from radan_ros.benchmarks.labelled import read_aflw, read_aflw2000, read_folder, read_ytf68
 from radan_ros.benchmarks.plots import check_matplotlib, draw_errors, draw_speed
 from radan_ros.benchmarks.scoring import Answers, PoseTable, Table, as_json, score, score_poses, text_of
-from radan_ros.export import write_atomically
+from radan_ros.files import write_atomically
 from radan_ros.model import Model
 from radan_ros.pictures import write_picture
 from radan_ros.tools.play import positive_integer
+from radan_ros.tools.results import one_line
+from radan_ros.tools.stills import ERRORS
 
 DATA_SETS = ("aflw2000", "aflw", "ytf68", "photographs")
 ON_SHEET = 16  # faces
@@ -53,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"{options.data_set} needs --data, the folder that it lies in")
     if options.predictions is not None and (options.speed or options.model):
         parser.error("--predictions takes the place of a model: neither --model nor --speed goes with it")
+    if options.split is not None and not _has_splits(options):
+        parser.error("--split goes with ytf68, and with photographs in a folder with labels.npz")
     try:
         check_matplotlib()  # said before the work, not after it
         options.out.mkdir(parents=True, exist_ok=True)
@@ -62,8 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _benchmark(options)
     except KeyboardInterrupt:
         return 130
-    except (OSError, ValueError, ImportError) as error:
-        print(f"radan-benchmark: {' '.join(str(error).split())}", file=sys.stderr)
+    except (*ERRORS, ImportError) as error:
+        print(f"radan-benchmark: {one_line(error)}", file=sys.stderr)
         return 1
     print(f"written to {options.out}")
     return 0
@@ -71,15 +76,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _benchmark(options: argparse.Namespace) -> None:
     faces = _read(options)
-    pixels = REFERENCE if options.compat else OURS
     crops = options.crops or (GIVEN if faces.squares is not None else BOXES)
     answers: dict[str, Answers] = {}
     models: dict[str, Model] = {}
     if options.predictions is not None:
-        source, pixels = "as the file's author has it", "as given"
-        answers[options.predictions.name] = read_predictions(options.predictions, faces)
+        answers[options.predictions.name], in_crops = read_predictions(options.predictions, faces)
+        source, pixels = (_CROPS[GIVEN], REFERENCE) if in_crops else ("as the file's author has it", "as given")
     else:
-        source = _CROPS[crops]
+        source, pixels = _CROPS[crops], REFERENCE if options.compat else OURS
         pictures_of(faces, crops)
         models = open_models(options.model or [None], options.device, options.threads)
         detector = open_detector() if crops == DETECTOR else None
@@ -100,6 +104,12 @@ def _benchmark(options: argparse.Namespace) -> None:
         for kind, which in _chosen(faces, answers[name], tables, name).items():
             picture = sheet(faces, answers[name], model, crops, which)
             write_picture(options.out / f"{kind}{suffix}.png", picture)
+
+
+def _has_splits(options: argparse.Namespace) -> bool:
+    """Whether the pictures that are asked for may be parted by --split."""
+    with_labels = options.data_set == "photographs" and (options.data / "labels.npz").is_file()
+    return with_labels or options.data_set == "ytf68"
 
 
 def _read(options: argparse.Namespace) -> LabelledFaces:
@@ -185,7 +195,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=(GIVEN, BOXES, DETECTOR),
         help="given: the benchmark's own; boxes: around the given points; detector: where ours finds the face",
     )
-    parser.add_argument("--split", help="ytf68, photographs: only pictures of this split (ytf68: val)")
+    parser.add_argument("--split", help="ytf68, labels.npz: only pictures of this split (ytf68: val)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<i>")
     parser.add_argument(
         "--devices", nargs="+", help="--speed: which; without it the CPU, and the GPU where there is one"

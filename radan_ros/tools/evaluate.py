@@ -20,12 +20,15 @@ from radan_ros.benchmarks.answers import open_models
 from radan_ros.benchmarks.labelled import Photographs, read_photographs
 from radan_ros.benchmarks.plots import check_matplotlib, draw_errors
 from radan_ros.benchmarks.scoring import known_or_none
+from radan_ros.files import write_atomically
 from radan_ros.model import Model
 from radan_ros.networks import load_checkpoint, network_state
 from radan_ros.networks.runtime import GRAPH_SUFFIXES
 from radan_ros.pictures import write_picture
 from radan_ros.pipeline import cameras_in_crop
 from radan_ros.tools.play import positive_integer
+from radan_ros.tools.results import one_line
+from radan_ros.tools.stills import ERRORS
 from radan_ros.training import evaluation
 from radan_ros.training.augmentation import DETECTOR
 from radan_ros.training.pictures import prediction_grid
@@ -77,8 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _evaluate(options)
     except KeyboardInterrupt:
         return 130
-    except (OSError, ValueError, ImportError) as error:
-        print(f"radan-evaluate: {' '.join(str(error).split())}", file=sys.stderr)
+    except (*ERRORS, ImportError) as error:
+        print(f"radan-evaluate: {one_line(error)}", file=sys.stderr)
         return 1
     return 0
 
@@ -108,7 +111,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     known = {
         m: {k: {r: known_or_none(v) for r, v in rows.items()} for k, rows in t.items()} for m, t in results.items()
     }
-    (options.out / "evaluation.json").write_text(json.dumps({"settings": settings, "models": known}, indent=2))
+    content = json.dumps({"settings": settings, "models": known}, indent=2)
+    write_atomically(options.out / "evaluation.json", (content + "\n").encode())
     panels = {
         faces.name: {name: (100 * answers[name, faces.name].errors, faces.yaw) for name in models} for faces in sets
     }

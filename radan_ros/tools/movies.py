@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from radan_ros.tables import WholeFile, named
+from radan_ros.files import WholeFile
 
 # A gap in the times that is longer is not filled with standing pictures.
 _LONGEST_GAP = 5.0  # seconds
@@ -44,10 +44,9 @@ class Movie(WholeFile):
         self._offset = 0.0
         self._last: NDArray[np.uint8] | None = None
         self.written = 0
-        try:
+        with self.naming(first=True):
+            self.part.write_bytes(b"")  # where nothing can be written, this says why; OpenCV would not
             self._encoder = _open_encoder(self.part, (self._width, self._height), rate)
-        except OSError as error:
-            raise named(error, path) from None
 
     def add(self, picture: NDArray[np.uint8], time: float) -> None:
         """Show a picture (H, W, 3) uint8 BGR from a time on, in seconds that rise."""
@@ -56,7 +55,7 @@ class Movie(WholeFile):
             following = 0 if self._slot is None else self._slot + 1
             self._offset += (slot - following) / self._rate
             slot = following
-        try:
+        with self.naming():
             # The one before stands until then; a picture that comes sooner than the rate allows replaces nothing.
             for _ in range(0 if self._slot is None else slot - self._slot - 1):
                 self._encode(self._last)
@@ -64,20 +63,16 @@ class Movie(WholeFile):
                 self._last = np.ascontiguousarray(picture[: self._height, : self._width])
                 self._encode(self._last)
                 self._slot = slot
-        except OSError as error:
-            raise named(error, self.path) from None
 
     def _encode(self, picture: NDArray[np.uint8] | None) -> None:
         assert picture is not None
         self._encoder.write(picture)
         self.written += 1
 
-    def _close(self, whole: bool) -> None:
-        if not whole:
-            with contextlib.suppress(OSError):
-                self._encoder.close()
-            return
+    def _close(self, *, whole: bool) -> None:
         self._encoder.close()
+        if not whole:
+            return
         # OpenCV does not tell that the disk did not take it; the index at a file's end is then missing.
         check = cv2.VideoCapture(str(self.part))
         counted = int(check.get(cv2.CAP_PROP_FRAME_COUNT)) if check.isOpened() else 0

@@ -1,15 +1,18 @@
-"""Which pictures of a folder are inputs, and names for their results, so that no two inputs share one."""
+"""Names for the results of inputs, so that no two inputs share one, and which files of a folder are such results."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-# Pictures that are results themselves, and what they are results of.
+# Pictures that are results themselves: of what (an input's name, and the number of a video's frame), and their kind.
 _RESULT = re.compile(
-    r"(.+)_((pose|landmarks)\.jpg|(depth|depth_mm|pncc)\.png|\d+_(paf|crop)\.jpg|\d+_(texture|visible)\.png)"
+    r"(?P<name>.+?)(?P<frame>_\d{6,})?_"
+    r"(?:(?P<whole>(?:pose|landmarks)(?=\.jpg)|(?:depth|depth_mm|pncc)(?=\.png))"
+    r"|\d+_(?P<face>(?:paf|crop)(?=\.jpg)|(?:texture|visible)(?=\.png)))\.\w+"
 )
 
 
@@ -25,7 +28,7 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
         All different.
     """
     names = [path.stem for path in paths]
-    absolute = [path.absolute() for path in paths]
+    absolute = [unrolled(path) for path in paths]
     for depth in range(1 + max((len(path.parts) for path in absolute), default=0)):
         counts = Counter(names)
         if len(counts) == len(names):
@@ -37,11 +40,33 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
     return [f"{name}_{i}" for i, name in enumerate(names)]  # folders whose names have "_" in them can still be alike
 
 
-def without_results(files: Sequence[Path]) -> list[Path]:
-    """The files of a folder, but for pictures that an earlier run made of others among them."""
-    stems = {file.stem for file in files}
-    made = {file: _RESULT.fullmatch(file.name) for file in files}
-    return [file for file, match in made.items() if match is None or match[1] not in stems]
+def unrolled(path: Path) -> Path:
+    """The path from the root, without ``.`` and ``..``; links stay, since two of one file have names of their own."""
+    return Path(os.path.abspath(path))
+
+
+def results_among(paths: Sequence[Path], folder: Path) -> dict[Path, str]:
+    """The paths that an earlier run with `folder` for its results made of the others, and the kind of each.
+
+    They lie in the folder itself, and are named as the results of those that remain (`distinct_names`).
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        All different.
+    folder : Path
+    """
+    place = unrolled(folder)
+    matches = {path: _RESULT.fullmatch(path.name) for path in paths if unrolled(path).parent == place}
+    made = {path: match for path, match in matches.items() if match is not None}
+    while made:
+        names = {*distinct_names([path for path in paths if path not in made])}
+        # Of a frame, or of a picture whose name ends as one does.
+        left = {path: m for path, m in made.items() if {m["name"], m["name"] + (m["frame"] or "")} & names}
+        if len(left) == len(made):
+            break
+        made = left
+    return {path: (match["whole"] or match["face"]).replace("_", "-") for path, match in made.items()}
 
 
 def _with_folders(path: Path, depth: int) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import math
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from radan_ros import detectors
+from radan_ros.boxes import CROP_SIZE
 from radan_ros.tools.play import positive_integer
 from radan_ros.tools.results import ALL
 
@@ -28,6 +31,7 @@ _HELP = {
     "csv": "of a video: a row a face and frame (on)",
     "parquet": "of a video: the same as Parquet (on where pyarrow is installed)",
 }
+PART_OF_A_PICTURE = 12  # a twelfth of a picture's height: faces from there on are found; groups have many small ones
 FACES_OF_A_VIDEO = 10  # of a video, unless --max-faces says otherwise
 
 
@@ -47,8 +51,14 @@ def _number(text: str, fits: Callable[[float], bool], what: str) -> float:
     return value
 
 
+def _finite(text: str) -> float:
+    return _number(text, math.isfinite, "a number")
+
+
 def _from_zero(text: str) -> int:
-    return int(_number(text, lambda v: v >= 0, "0 or more"))
+    if not (text.isdecimal() and int(text) <= sys.maxsize):
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0")
+    return int(text)
 
 
 def _degrees(text: str) -> float:
@@ -56,7 +66,7 @@ def _degrees(text: str) -> float:
 
 
 def _odd(text: str) -> int:
-    return int(_number(text, lambda v: v >= 1 and v % 2 == 1, "an odd number"))
+    return int(_number(text, lambda v: 1 <= v < CROP_SIZE and v % 2 == 1, f"an odd number under {CROP_SIZE}"))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -73,15 +83,22 @@ def _parser() -> argparse.ArgumentParser:
         help="pictures, folders of them, videos, webcams (0, /dev/video0); boxes from a file a.jpg.bbox beside a.jpg",
     )
     parser.add_argument("--out", type=Path, default=Path("."), help="folder for the results (this folder)")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="write over pictures in a folder of inputs that are named as results"
+    )
     parser.add_argument("--model", help="model folder; without it the built-in model")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<i> (auto)")
     parser.add_argument("--batch", type=positive_integer, default=16, help="pictures whose faces share a batch (16)")
     faces = parser.add_argument_group("faces")
     faces.add_argument("--detector", default="dlib_hog", help=f"one of {', '.join(detectors.NAMES)}")
-    faces.add_argument("--min-face", type=int, help="smallest face to find, pixels (a sixth of the picture's height)")
+    faces.add_argument(
+        "--min-face",
+        type=int,
+        help="smallest face to find, pixels (pictures: a twelfth of the height; videos: a sixth; at least 40)",
+    )
     faces.add_argument(
         "--threshold",
-        type=float,
+        type=_finite,
         default=detectors.THRESHOLD,
         help=f"smallest score of a detection ({detectors.THRESHOLD}); 0 finds more, of which more are none",
     )
@@ -94,7 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     faces.add_argument(
         "--dlib-landmark", metavar="FILE", help="crop around the landmarks of dlib's 68-point shape predictor (.dat)"
     )
-    faces.add_argument("--compat", action="store_true", help="the numbers and pictures of 3DDFA's code")
+    faces.add_argument(
+        "--compat", action="store_true", help="numbers and pictures as 3DDFA's code has them of the same boxes"
+    )
     faces.add_argument(
         "--field-of-view", type=_degrees, default=60.0, help="assumed of the camera, over the width, degrees (60)"
     )
@@ -102,11 +121,15 @@ def _parser() -> argparse.ArgumentParser:
     for kind in ALL:
         kinds.add_argument(f"--{kind}", action=argparse.BooleanOptionalAction, help=_HELP[kind])
     kinds.add_argument("--only", nargs="+", choices=ALL, metavar="KIND", help="just these: ply txt ...")
-    kinds.add_argument("--uv", action="store_true", help="texture and visibility; OBJ and glTF take the texture")
+    kinds.add_argument(
+        "--uv",
+        action="store_true",
+        help="texture (1024 px) and visibility; OBJ and glTF take it (glTF has one of 512 px without)",
+    )
     kinds.add_argument("--paf-size", type=_odd, default=3, help="side of the patches of --paf, pixels (3)")
     videos = parser.add_argument_group("videos", "results of single frames, --ply for instance, only where asked for")
     videos.add_argument("--smooth", action=argparse.BooleanOptionalAction, default=False, help="smooth followed faces")
     videos.add_argument("--start", type=_from_zero, default=0, metavar="N", help="begin at frame N (0)")
     videos.add_argument("--every", type=positive_integer, default=1, metavar="N", help="take every Nth frame (1)")
-    videos.add_argument("--frames", type=positive_integer, metavar="N", help="end after N frames")
+    videos.add_argument("--frames", type=positive_integer, metavar="N", help="end after N frames that were taken")
     return parser

@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
+import signal
 import sys
+import threading
 from collections.abc import Collection, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 from tqdm import tqdm
@@ -17,50 +21,97 @@ from tqdm import tqdm
 from radan_ros import Pipeline, open_detector, open_model
 from radan_ros.detectors.dlib_landmarks import DlibLandmarks
 from radan_ros.paf import open_anchors
+from radan_ros.pictures import PICTURE_SUFFIXES, pictures_in
 from radan_ros.rendering import Renderer
 from radan_ros.smoothing import Smoothing
 from radan_ros.tables import check_parquet
 from radan_ros.threads import limit_blas
-from radan_ros.tools.naming import distinct_names, without_results
-from radan_ros.tools.options import FACES_OF_A_VIDEO, parse
+from radan_ros.tools.naming import distinct_names, results_among, unrolled
+from radan_ros.tools.options import FACES_OF_A_VIDEO, PART_OF_A_PICTURE, parse
 from radan_ros.tools.results import ALL, OF_A_VIDEO, UNASKED, Folder, Results, one_line
-from radan_ros.tools.sources import PICTURE_SUFFIXES, Clip, Webcam, open_source, pictures_in
+from radan_ros.tools.sources import Clip, Webcam, open_source
 from radan_ros.tools.stills import ERRORS, Still, StillOptions, reconstruct_stills
 from radan_ros.tools.videos import VideoOptions, reconstruct_video
 from radan_ros.tracking import TrackerSettings
 
 
+class UsageError(ValueError):
+    """A command line that asks for nothing, or for what is not there to have."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; returns the exit status: 0, 1 with a line for each input that failed, 130 after Ctrl-C."""
+    """Run the program.
+
+    Returns
+    -------
+    int
+        The exit status: 0; 1 with a line for each input that failed; 2 for a wrong command line; 130 after Ctrl-C and
+        143 after SIGTERM.
+    """
     options = parse(arguments)
     _silence_codecs()
     limit_blas()
-    try:
-        return _Run(options).all()
-    except KeyboardInterrupt:
-        return 130
-    except (OSError, ValueError, ImportError) as error:
-        _complain(one_line(error))
-        return 1
+    with Signals() as signals:
+        try:
+            return _Run(options, signals).all()
+        except KeyboardInterrupt:
+            return 128 + (signals.last or signal.SIGINT)
+        except (*ERRORS, ImportError) as error:
+            _complain(one_line(error))
+            return 2 if isinstance(error, UsageError) else 1
+
+
+class Signals:
+    """Ctrl-C and SIGTERM raise KeyboardInterrupt, once: while the program then ends, further ones do nothing."""
+
+    def __init__(self) -> None:
+        self.last: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Signals:
+        self.listen()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.last is None:  # else Python has threads and modules to put away yet
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
+
+    def listen(self) -> None:
+        """Take signals, again after one."""
+        if threading.current_thread() is not threading.main_thread():
+            return  # which alone may
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before = signal.signal(number, self._end)
+            self._before.setdefault(number, before)
+
+    def _end(self, number: int, _: object) -> None:
+        for each in self._before:
+            signal.signal(each, signal.SIG_IGN)
+        self.last = number
+        raise KeyboardInterrupt
 
 
 class _Run:
-    """One call of the program. Raises OSError, ValueError or ImportError for what stops all of it."""
+    """One call of the program. Raises what ERRORS and ImportError are for what stops all of it."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.options = options
+    def __init__(self, options: argparse.Namespace, signals: Signals) -> None:
+        self.options, self.signals = options, signals
         self.failed = False
         self.stills, self.videos, paths = self._inputs()
-        model = open_model(options.model, device=options.device)
-        self.open_detector = partial(
-            open_detector, options.detector, min_face=options.min_face, threshold=options.threshold
-        )
-        landmarks = DlibLandmarks(options.dlib_landmark) if options.dlib_landmark else None
-        needs_anchors = "paf" in self.wanted(UNASKED)
+        self.of_stills = self.wanted(UNASKED) - {*OF_A_VIDEO}
         self.of_videos = self._wanted_of_videos() if self.videos else set()
+        for inputs, kinds in ((self.stills, self.of_stills), (self.videos, self.of_videos)):
+            if inputs and not kinds and not options.uv:
+                raise UsageError(f"nothing is asked for of {inputs[0][0]} (see --only and the switches of results)")
+        model = open_model(options.model, device=options.device)
+        opening = partial(open_detector, options.detector, min_face=options.min_face, threshold=options.threshold)
+        self.open_detector = partial(opening, smallest_part=PART_OF_A_PICTURE)
+        landmarks = DlibLandmarks(options.dlib_landmark) if options.dlib_landmark else None
+        needs_anchors = "paf" in self.of_stills | self.of_videos
         self.results = Results(
             Folder(options.out, paths),
-            Pipeline(model, self.open_detector(), landmarks=landmarks, compat=options.compat),
+            Pipeline(model, opening(), landmarks=landmarks, compat=options.compat),
             # Rendering is cheap beside reading and writing files: the CPU will do.
             Renderer(model.face_model.triangles, model.face_model.codes),
             field_of_view=math.radians(options.field_of_view),
@@ -82,14 +133,15 @@ class _Run:
         """Do all inputs; returns the exit status."""
         self._do_stills()
         for source, name in self.videos:
+            self.signals.listen()  # a signal has ended the webcam before, and that alone
             self._do_video(source, name)
+            if self.signals.last == signal.SIGTERM:
+                raise KeyboardInterrupt
         return 1 if self.failed else 0
 
     def _do_stills(self) -> None:
         options = self.options
-        how = StillOptions(
-            self.wanted(UNASKED) - {*OF_A_VIDEO}, options.batch, options.bbox_init == "two", options.max_faces
-        )
+        how = StillOptions(self.of_stills, options.batch, options.bbox_init == "two", options.max_faces)
         hidden = len(self.stills) < 2 or not sys.stderr.isatty()
         outcomes = reconstruct_stills(self.stills, self.open_detector, self.results, how)
         with tqdm(total=len(self.stills), unit="picture", disable=hidden) as bar, closing(outcomes):
@@ -98,7 +150,8 @@ class _Run:
                 for trouble in outcome.troubles:
                     self._fail(trouble)
                 if outcome.faces:
-                    bar.write(f"{outcome.still.path}: {_faces(outcome.faces)} -> {options.out / outcome.still.name}_*")
+                    faces, results = _counted(outcome.faces, "face"), options.out / outcome.still.name
+                    bar.write(f"{outcome.still.path}: {faces} -> {results}_*")
 
     def _do_video(self, text: str, name: str) -> None:
         options = self.options
@@ -120,11 +173,15 @@ class _Run:
             text_of = one_line(error)
             self._fail(text_of if text in text_of else f"{text}: {text_of}")
             return
-        print(f"{text}: {count.frames} frames, {_faces(count.people)} -> {options.out / name}*")
+        frames = _counted(count.frames, "frame")
+        print(f"{text}: {frames}, {_counted(count.people, 'face')} -> {options.out / name}*")
         if not count.faces:
-            self._fail(f"{text}: no face found in {count.frames} frames")
+            self._fail(f"{text}: no face found in {frames}")
         if count.without_pose:
-            self._fail(f"{text}: {count.without_pose} faces in all frames were left out, for no pose fits them")
+            faces = _counted(count.without_pose, "face")
+            self._fail(f"{text}: {faces} in all frames were left out, for no pose fits them")
+        if count.missing:
+            self._fail(count.missing)
 
     def _wanted_of_videos(self) -> set[str]:
         """As `wanted`; without Parquet where it cannot be written and was not asked for."""
@@ -140,27 +197,60 @@ class _Run:
 
     def _inputs(self) -> tuple[list[Still], list[tuple[str, str]], list[Path]]:
         """Pictures, videos with names for their results, and all files; what is not there is complained of."""
-        pictures: dict[Path, None] = {}
+        pictures: dict[Path, Path] = {}  # by where they are, so that none is taken twice
         videos: dict[str, Path] = {}
+        of_folders: set[Path] = set()
         for text in self.options.files:
             path = Path(text).expanduser()
             if path.is_dir():
                 try:
-                    pictures.update(dict.fromkeys(without_results(pictures_in(path))))
+                    found = {unrolled(file): file for file in pictures_in(path)}
                 except (OSError, ValueError) as error:
                     self._fail(one_line(error))
+                    continue
+                of_folders |= found.keys() - pictures.keys()
+                pictures.update((place, file) for place, file in found.items() if place not in pictures)
             elif text.isdigit() and not path.exists():
                 videos[text] = Path(f"webcam{text}")
+            elif "://" in text:
+                self._fail(f"{text}: streams are not read here; to the node they can come as any camera's images")
             elif not path.exists():
                 self._fail(f"{path}: no such file or folder (a number is a webcam)")
             elif path.suffix.lower() in PICTURE_SUFFIXES:
-                pictures[path] = None
-            else:
+                pictures.setdefault(unrolled(path), path)
+                of_folders.discard(unrolled(path))
+            elif unrolled(path) not in map(unrolled, videos.values()):
                 videos[text] = path
-        paths = [*pictures, *videos.values()]
+        for path in self._left_out([*pictures, *videos.values()], of_folders):
+            del pictures[path]
+        paths = [*pictures.values(), *videos.values()]
         names = distinct_names(paths)
-        stills = [Still(path, name) for path, name in zip(pictures, names, strict=False)]
-        return stills, list(zip(videos, names[len(stills) :], strict=True)), paths
+        stills = [Still(path, name) for path, name in zip(pictures.values(), names, strict=False)]
+        of_videos = list(zip(videos, names[len(stills) :], strict=True))
+        for still in stills:
+            for text, name in of_videos:
+                if re.fullmatch(re.escape(name) + r"_\d{6,}", still.name):
+                    raise UsageError(f"{still.path}: is named as a frame of {text}: do the two in runs of their own")
+        return stills, of_videos, paths
+
+    def _left_out(self, paths: Sequence[Path], of_folders: Collection[Path]) -> list[Path]:
+        """Those pictures of folders that an earlier run made, by their names; said in one line.
+
+        Raises
+        ------
+        UsageError
+            When this run would write over them, and was not told to: a user's own may be named like that.
+        """
+        made = {path: kind for path, kind in results_among(paths, self.options.out).items() if path in of_folders}
+        if not made:
+            return []
+        what = f"{_counted(len(made), 'picture')} in {self.options.out} named as results"
+        over = self.wanted(UNASKED) | ({"texture", "visible"} if self.options.uv else set())
+        doomed = [path.name for path, kind in made.items() if kind in over]
+        if doomed and not self.options.overwrite:
+            raise UsageError(f"{what} ({doomed[0]}): --overwrite writes over them, or choose another --out")
+        tqdm.write(f"left out: {what} of an earlier run")
+        return [*made]
 
     def _fail(self, text: str) -> None:
         self.failed = True
@@ -177,8 +267,8 @@ def _complain(text: str) -> None:
     tqdm.write(f"radan-reconstruct: {text}", file=sys.stderr)
 
 
-def _faces(count: int) -> str:
-    return f"{count} face" if count == 1 else f"{count} faces"
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 if __name__ == "__main__":

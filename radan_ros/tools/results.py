@@ -33,7 +33,7 @@ UNASKED = frozenset(("ply", "obj", "glb", "txt", "pose", "depth", "pncc", "landm
 
 
 class Folder:
-    """Where results go. Nothing in it is written twice in a run, and no input is written over.
+    """Where results go. No input is written over.
 
     Parameters
     ----------
@@ -46,22 +46,12 @@ class Folder:
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
         self._inputs = {file.resolve() for file in inputs}
-        self._taken: dict[str, str] = {}
 
-    def file(self, name: str, source: str) -> Path:
-        """The path for a result of a source.
-
-        Raises
-        ------
-        ValueError
-            When it is an input of this run, or a result of another source.
-        """
+    def file(self, name: str) -> Path:
+        """The path for a result; ValueError when it is an input of this run."""
         path = self.path / name
         if path.resolve() in self._inputs:
             raise ValueError(f"{path}: is one of the inputs, choose another --out")
-        other = self._taken.setdefault(name, source)
-        if other != source:
-            raise ValueError(f"{path}: was written for {other}, give {source} an --out of its own")
         return path
 
 
@@ -73,7 +63,8 @@ class Results:
     ----------
     folder : Folder
     pipeline : Pipeline
-        That found the faces; with ``compat``, all numbers and pictures are as 3DDFA's code has them.
+        That found the faces; with ``compat``, numbers and pictures are as 3DDFA's code has them of the same boxes,
+        but for what it does not make itself: see ``docs/conventions.md``.
     renderer : Renderer
         Of the face model.
     field_of_view : float
@@ -104,7 +95,7 @@ class Results:
     def scene(
         self, image: NDArray[np.uint8], faces: Sequence[Face], ids: Sequence[int] | None = None
     ) -> tuple[Scene, list[str]]:
-        """The image and those of its faces that have a pose, and why the others have none."""
+        """The image and those of its faces that have a pose, and why the others have none; by number, or as `ids`."""
         face_model, camera = self.pipeline.model.face_model, self.camera((image.shape[0], image.shape[1]))
         kept, metric, reasons = fitted(faces, face_model, camera)
         numbers = range(len(faces)) if ids is None else ids
@@ -112,7 +103,7 @@ class Results:
         scene = Scene(image, camera, face_model, chosen, metric, self.renderer, [numbers[i] for i in kept])
         return scene, reasons
 
-    def write(self, stem: str, scene: Scene, wanted: Iterable[str], source: str) -> None:
+    def write(self, stem: str, scene: Scene, wanted: Iterable[str]) -> None:
         """Write files ``<stem>_<i>.<…>`` and ``<stem>_<…>`` of the kinds that are wanted.
 
         Raises
@@ -122,36 +113,34 @@ class Results:
         """
         kinds = set(wanted)
         for i in range(len(scene.faces)) if kinds & {*OF_A_FACE} or self.uv else ():
-            self._write_face(f"{stem}_{scene.ids[i]}", scene, i, kinds, source)
+            self._write_face(f"{stem}_{scene.ids[i]}", scene, i, kinds)
         for name, picture in self._pictures(scene, kinds).items():
-            self._write(write_picture, f"{stem}_{name}", source, picture)
+            self._write(write_picture, f"{stem}_{name}", picture)
 
-    def _write_face(self, stem: str, scene: Scene, i: int, kinds: set[str], source: str) -> None:
+    def _write_face(self, stem: str, scene: Scene, i: int, kinds: set[str]) -> None:
         face, compat = scene.faces[i], self.pipeline.compat
         placed = self.pipeline.vertices([face])[0] if "mat" in kinds or compat else np.zeros((0, 3), np.float32)
-        self._write_meshes(stem, scene, i, kinds, source, placed)
+        self._write_meshes(stem, scene, i, kinds, placed)
         if "txt" in kinds:
-            self._write(export.write_landmarks, f"{stem}.txt", source, face.landmarks)
+            self._write(export.write_landmarks, f"{stem}.txt", face.landmarks)
         if "mat" in kinds:
-            self._write(export.write_vertices, f"{stem}.mat", source, placed)
+            self._write(export.write_vertices, f"{stem}.mat", placed)
         if "roibox" in kinds:
-            self._write(export.write_roibox, f"{stem}.roibox", source, face.roi)
+            self._write(export.write_roibox, f"{stem}.roibox", face.roi)
         if kinds & {"paf", "crop"}:
             crop = (boxes.crop_reference if compat else boxes.crop)(scene.image, face.roi)
             if "crop" in kinds:
-                self._write(write_picture, f"{stem}_crop.jpg", source, crop)
+                self._write(write_picture, f"{stem}_crop.jpg", crop)
             if "paf" in kinds and self.anchors is not None:
                 features = paf_crop(crop, face.parameters, self.anchors, self.paf_size, compat=compat)
-                self._write(write_picture, f"{stem}_paf.jpg", source, features)
+                self._write(write_picture, f"{stem}_paf.jpg", features)
 
-    def _write_meshes(
-        self, stem: str, scene: Scene, i: int, kinds: set[str], source: str, placed: NDArray[np.float32]
-    ) -> None:
+    def _write_meshes(self, stem: str, scene: Scene, i: int, kinds: set[str], placed: NDArray[np.float32]) -> None:
         triangles = scene.face_model.triangles
         wanted = [kind for kind in MESHES if kind in kinds]
         if self.pipeline.compat:
             for kind in [kind for kind in wanted if kind != "glb"]:  # which 3DDFA's code does not write
-                self._write(export.write_reference_mesh, f"{stem}.{kind}", source, placed, triangles, scene.image)
+                self._write(export.write_reference_mesh, f"{stem}.{kind}", placed, triangles, scene.image)
             if "glb" not in wanted and not self.uv:
                 return
             wanted = [kind for kind in wanted if kind == "glb"]
@@ -169,8 +158,8 @@ class Results:
             )
             texture = seen.picture
         if self.uv and texture is not None:
-            self._write(write_picture, f"{stem}_visible.png", source, seen.visible.astype(np.uint8) * 255)
-            texture_file = self.folder.file(f"{stem}_texture.png", source)
+            self._write(write_picture, f"{stem}_visible.png", seen.visible.astype(np.uint8) * 255)
+            texture_file = self.folder.file(f"{stem}_texture.png")
             if "obj" not in wanted:  # which brings it along
                 write_picture(texture_file, texture)
         if set(wanted) - {"glb"}:
@@ -179,7 +168,7 @@ class Results:
             # Viewers of glTF show a texture; the colours of vertices many of them leave out.
             textured = self.uv or kind == "glb"
             upright = export.for_viewers(scene.vertices[i])
-            path = self.folder.file(f"{stem}.{kind}", source)
+            path = self.folder.file(f"{stem}.{kind}")
             export.write_mesh(
                 path, upright, triangles, colours, uv=uv if textured else None, texture=texture if textured else None
             )
@@ -210,8 +199,8 @@ class Results:
         depth, colour = reference_depth_and_pncc(towards, face_model.triangles, face_model.codes, scene.size)
         return np.rint(depth).astype(np.uint8), colour  # as OpenCV writes its floats
 
-    def _write(self, writer: Callable[..., object], name: str, source: str, *content: NDArray[np.generic]) -> None:
-        writer(self.folder.file(name, source), *content)
+    def _write(self, writer: Callable[..., object], name: str, *content: NDArray[np.generic]) -> None:
+        writer(self.folder.file(name), *content)
 
 
 def _reference_pose_picture(scene: Scene) -> NDArray[np.uint8]:

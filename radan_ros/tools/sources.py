@@ -12,9 +12,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from radan_ros.astronaut import Astronaut
+from radan_ros.pictures import PICTURE_SUFFIXES, pictures_in, read_picture
+
 Frame = NDArray[np.uint8]
 
-PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2"}
 ASTRONAUT = "astronaut"
 # Degrees over the width that a portrait is taken with, from more than a metre. In pictures as of a wide lens, from half
 # of that, the far sides of a face are smaller than they are in this one.
@@ -73,12 +75,18 @@ def open_source(text: str) -> Source:
         With one line that says what is wrong and with which file.
     """
     if text == ASTRONAUT:
-        return Astronaut()
+        try:
+            return Astronaut()
+        except ImportError as error:
+            raise SourceError(str(error)) from None
     path = Path(text).expanduser()
     if text.isdigit() and not path.exists():
         return Webcam(int(text))
     if path.is_dir():
-        files = pictures_in(path)
+        try:
+            files = pictures_in(path)
+        except ValueError as error:
+            raise SourceError(str(error)) from None
         return Pictures(files, fps=10.0, name=f"{path} ({len(files)} pictures)")
     if path.is_char_device():
         return Webcam(str(path))
@@ -87,14 +95,6 @@ def open_source(text: str) -> Source:
     if path.suffix.lower() in PICTURE_SUFFIXES:
         return Pictures([path], fps=30.0, name=str(path))
     return Clip(path)
-
-
-def pictures_in(folder: Path) -> list[Path]:
-    """The pictures in a folder, by their endings, sorted; SourceError when there are none."""
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file())
-    if not files:
-        raise SourceError(f"{folder}: no pictures in this folder ({', '.join(sorted(PICTURE_SUFFIXES))})")
-    return files
 
 
 def letterbox(frame: Frame, size: tuple[int, int]) -> Frame:
@@ -125,14 +125,10 @@ class Pictures:
 
     def _read(self, path: Path) -> Frame | None:
         try:
-            data = np.fromfile(path, np.uint8)
-            frame = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-        except (OSError, cv2.error):
-            frame = None
-        if frame is None:
+            return read_picture(path)
+        except (OSError, ValueError):
             self._unreadable.add(path)
             return None
-        return np.asarray(frame, np.uint8)
 
     @property
     def skipped(self) -> int:
@@ -190,6 +186,14 @@ class Clip:
             raise SourceError(f"{self.path}: cannot be read as a video or picture")
         return capture
 
+    def missing(self, last: float) -> str | None:
+        """What to say of a clip whose frames end at `last` seconds, where it says of itself that it is longer."""
+        stated = _stated_seconds(self.path)
+        end = last + 1 / self.fps
+        if stated is None or stated - end <= max(0.5, 0.05 * stated):
+            return None
+        return f"{self.path}: ends at {end:.1f} s of {stated:.1f} s: damaged?"
+
     def timed(self) -> Iterator[tuple[float, Frame]]:
         """The frames with their times in the clip, seconds, which rise: those of phones are not at a steady rate."""
         capture = self._open()
@@ -201,6 +205,25 @@ class Clip:
 
     def __iter__(self) -> Iterator[Frame]:
         return (frame for _, frame in self.timed())
+
+
+def _stated_seconds(path: Path) -> float | None:
+    """How long a video is by what its file says; None where that is unknown, or without PyAV.
+
+    OpenCV tells the number of frames alone, which some files state wrongly.
+    """
+    try:
+        import av
+    except ImportError:
+        return None
+    try:
+        with av.open(str(path)) as file:
+            stream = file.streams.video[0]
+            if stream.duration is not None and stream.time_base is not None:
+                return float(stream.duration * stream.time_base)
+            return None if file.duration is None else file.duration / av.time_base
+    except (av.FFmpegError, OSError, IndexError):
+        return None
 
 
 class Webcam:
@@ -244,61 +267,3 @@ class Webcam:
 
     def __iter__(self) -> Iterator[Frame]:
         return (frame for _, frame in self.timed())
-
-
-class Astronaut:
-    """The portrait of Eileen Collins (NASA, public domain; scikit-image carries it) before a moving camera.
-
-    640x480, 30 frames a second, 6 seconds; the same frames each time, and the last leads back to the first, so that a
-    loop has no jump.
-    """
-
-    skipped = 0
-    size = (480, 640)
-    fps = 30.0
-    count: int | None = 180
-    name = "built-in picture (astronaut)"
-
-    _FACE = (222.0, 118.0)
-    _BORDER = 192
-
-    def __init__(self) -> None:
-        try:
-            from skimage import data
-        except ImportError as error:
-            raise SourceError(f"the built-in picture needs scikit-image: pip install scikit-image ({error})") from None
-        self._canvas = _blurred_border(np.ascontiguousarray(data.astronaut()[:, :, ::-1]), self._BORDER)
-
-    @staticmethod
-    def motion(index: int) -> NDArray[np.float64]:
-        """Similarity from pixels of the picture (512x512) to pixels of frame `index`, (2, 3)."""
-        turn = 2 * math.pi * index / 180
-        scale = 1.55 + 0.3 * math.sin(turn - 0.6)
-        angle = math.radians(11 * math.sin(2 * turn))
-        centre = np.array([300 + 70 * math.sin(turn), 215 + 22 * math.sin(2 * turn + 1)])
-        rotation = scale * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-        return np.column_stack([rotation, centre - rotation @ np.array(Astronaut._FACE)])
-
-    def frame(self, index: int) -> Frame:
-        """Frame `index` of the motion, (480, 640, 3) uint8 BGR."""
-        matrix = self.motion(index)
-        matrix[:, 2] -= matrix[:, :2] @ np.array([self._BORDER, self._BORDER])
-        height, width = self.size
-        warped = cv2.warpAffine(
-            self._canvas, matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-        )
-        return np.asarray(warped, np.uint8)
-
-    def __iter__(self) -> Iterator[Frame]:
-        return (self.frame(index) for index in range(180))
-
-
-def _blurred_border(picture: Frame, border: int) -> Frame:
-    """The picture with a strongly blurred reflection around it, and a soft edge between the two."""
-    wide = cv2.copyMakeBorder(picture, border, border, border, border, cv2.BORDER_REFLECT)
-    blurred = cv2.GaussianBlur(wide, (0, 0), 24).astype(np.float32)
-    inside = np.zeros(wide.shape[:2], np.float32)
-    inside[border + 10 : -border - 10, border + 10 : -border - 10] = 1
-    # Within the 10 pixels inside the edge, so that nothing of the sharp reflection shows.
-    weight = cv2.blur(inside, (19, 19))[:, :, None]
-    return np.asarray(np.rint(wide * weight + blurred * (1 - weight)), np.uint8)

@@ -22,10 +22,10 @@ from radan_ros.pictures import read_picture
 from radan_ros.pipeline import Pipeline
 from radan_ros.tools.results import Results, one_line
 
-# A batch ends early where its pictures have this many pixels together: they are all in memory.
-_MOST_PIXELS = 48_000_000
-# What a picture that is no good, or a disk, ends in; cv2.error is none of Python's.
-ERRORS = (OSError, ValueError, MemoryError, cv2.error)
+# Pixels of all pictures that are in memory at a time, about: read ahead, in a batch, or being drawn and written.
+_MOST_PIXELS = 72_000_000
+# What a picture that is no good, a disk, or a network ends in; cv2.error is none of Python's, CUDA's are RuntimeError.
+ERRORS = (OSError, ValueError, MemoryError, RuntimeError, cv2.error)
 
 
 class Still(NamedTuple):
@@ -65,9 +65,17 @@ class Outcome(NamedTuple):
 
 
 class _Found(NamedTuple):
+    """A picture and where its faces are, with a number for each and what is wrong with others."""
+
     still: Still
     image: NDArray[np.uint8]
     detections: list[Detection]
+    numbers: list[int]
+    troubles: list[str]
+
+    @property
+    def pixels(self) -> int:
+        return self.image.shape[0] * self.image.shape[1]
 
 
 def reconstruct_stills(
@@ -83,97 +91,163 @@ def reconstruct_stills(
     results : Results
     options : StillOptions
     """
-    workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
-    search = _Search(results.pipeline, open_detector, options.max_faces)
-    readers, writers = (ThreadPoolExecutor(workers, thread_name_prefix=name) for name in ("reader", "writer"))
-    writing: deque[Future[Outcome]] = deque()
-    try:
-        for batch in _batches(_in_order(readers, search, stills, workers + 2), options.batch):
-            found = [entry for entry in batch if isinstance(entry, _Found)]
-            yield from (entry for entry in batch if isinstance(entry, Outcome))
-            answers = results.pipeline.many(
-                [entry.image for entry in found], [entry.detections for entry in found], two_step=options.two_step
-            )
-            for entry, faces in zip(found, answers, strict=True):
-                writing.append(writers.submit(_write, entry, faces, results, options.wanted))
-                while len(writing) > 2 * workers or (writing and writing[0].done()):
-                    yield writing.popleft().result()
-        while writing:
-            yield writing.popleft().result()
-    finally:
-        for pool in (readers, writers):
+    with _Flow(open_detector, results, options) as flow:
+        for still in stills:
+            while flow.full():
+                yield from flow.go_on()
+            flow.begin(still)
+        while not flow.empty():
+            yield from flow.go_on()
+
+
+class _Flow:
+    """Pictures on their way: being read, waiting for a batch, being written. All methods are for one thread."""
+
+    def __init__(self, open_detector: Callable[[], Detector], results: Results, options: StillOptions) -> None:
+        self._results, self._options = results, options
+        self._search = _Search(results.pipeline, open_detector, options.max_faces)
+        workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
+        self._most_reading, self._most_writing = workers + 2, 2 * workers
+        self._readers, self._writers = (
+            ThreadPoolExecutor(workers, thread_name_prefix=name) for name in ("reader", "writer")
+        )
+        self._reading: deque[Future[_Found | Outcome]] = deque()
+        self._batch: list[_Found] = []
+        self._writing: deque[tuple[int, Future[Outcome]]] = deque()
+        self._like_before = 0  # pixels of the picture that was read last: as many are expected of the next ones
+
+    def __enter__(self) -> _Flow:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pool in (self._readers, self._writers):
             pool.shutdown(wait=True, cancel_futures=True)
+
+    def empty(self) -> bool:
+        return not (self._reading or self._batch or self._writing)
+
+    def full(self) -> bool:
+        """Whether another picture has to wait."""
+        if self._reading and not self._like_before:
+            return True  # how large they are the first one tells
+        if len(self._reading) >= self._most_reading or len(self._writing) >= self._most_writing:
+            return True
+        pixels = (len(self._reading) + 1) * self._like_before
+        pixels += sum(found.pixels for found in self._batch) + sum(pixels for pixels, _ in self._writing)
+        return pixels > _MOST_PIXELS and not self.empty()
+
+    def begin(self, still: Still) -> None:
+        """Have a picture read and its faces searched for."""
+        self._reading.append(self._readers.submit(self._search, still))
+
+    def go_on(self) -> Iterator[Outcome]:
+        """Take what is farthest on its way a step on; what is done is yielded."""
+        if self._writing and (self._writing[0][1].done() or len(self._writing) >= self._most_writing):
+            yield self._writing.popleft()[1].result()
+        elif self._reading:
+            entry = self._reading.popleft().result()
+            if isinstance(entry, Outcome):
+                yield entry
+                return
+            self._like_before = entry.pixels
+            self._batch.append(entry)
+            if len(self._batch) >= self._options.batch:
+                yield from self._reconstruct()
+        elif self._batch:
+            yield from self._reconstruct()
+        elif self._writing:
+            yield self._writing.popleft()[1].result()
+
+    def _reconstruct(self) -> Iterator[Outcome]:
+        batch, self._batch = self._batch, []
+        try:
+            answers = self._faces(batch)
+        except ERRORS:  # which picture is to blame shows only one by one
+            for found in batch:
+                try:
+                    self._write(found, self._faces([found])[0])
+                except ERRORS as error:
+                    yield Outcome(found.still, 0, [*found.troubles, f"{found.still.path}: {one_line(error)}"])
+            return
+        for found, faces in zip(batch, answers, strict=True):
+            self._write(found, faces)
+
+    def _faces(self, batch: Sequence[_Found]) -> list[list[Face]]:
+        return self._results.pipeline.many(
+            [found.image for found in batch],
+            [found.detections for found in batch],
+            two_step=self._options.two_step,
+        )
+
+    def _write(self, found: _Found, faces: Sequence[Face]) -> None:
+        job = self._writers.submit(_write, found, faces, self._results, self._options.wanted)
+        self._writing.append((found.pixels, job))
 
 
 class _Search:
     """Reads a picture and finds its faces; called from several threads."""
 
     def __init__(self, pipeline: Pipeline, open_detector: Callable[[], Detector], max_faces: int | None) -> None:
-        self._open, self._max = open_detector, max_faces
-        self._spare = [pipeline.detector]  # for the thread that comes first
-        self._pipeline = pipeline
+        self._pipeline, self._open, self._max = pipeline, open_detector, max_faces
         self._own = threading.local()
 
     def __call__(self, still: Still) -> _Found | Outcome:
+        troubles: list[str] = []
         try:
             image = read_picture(still.path)
             box_file = still.path.with_name(still.path.name + ".bbox")
             if box_file.is_file():
-                found = self._pipeline.detections(image, np.array(boxes.read_bbox_file(str(box_file))))
+                given = boxes.read_bbox_file(str(box_file))
+                fits = [_inside(box, image) for box in given]
+                numbers = [i for i, fit in enumerate(fits) if fit]
+                troubles = [
+                    f"{box_file}: box {i} cannot be used ({', '.join(f'{v:g}' for v in given[i])}; the picture is "
+                    f"{image.shape[1]}x{image.shape[0]})"
+                    for i, fit in enumerate(fits)
+                    if not fit
+                ]
+                found = self._pipeline.detections(image, np.array([given[i] for i in numbers]))
             else:
                 found = self._detector()(image)
+                numbers = [*range(len(found))]
         except ERRORS as error:
             text = one_line(error)
             return Outcome(still, 0, [text if str(still.path) in text else f"{still.path}: {text}"])
-        return _Found(still, image, found[: self._max])
+        if troubles and not found:
+            return Outcome(still, 0, troubles)
+        return _Found(still, image, found[: self._max], numbers[: self._max], troubles)
 
     def _detector(self) -> Detector:
         if not hasattr(self._own, "detector"):
-            try:
-                self._own.detector = self._spare.pop()
-            except IndexError:
-                self._own.detector = self._open()
+            self._own.detector = self._open()
         detector: Detector = self._own.detector
         return detector
 
 
-def _in_order(
-    pool: ThreadPoolExecutor, search: _Search, stills: Sequence[Still], most: int
-) -> Iterator[_Found | Outcome]:
-    """What the search finds, in the order of the pictures, which are read ahead by at most so many."""
-    waiting: deque[Future[_Found | Outcome]] = deque()
-    for still in stills:
-        waiting.append(pool.submit(search, still))
-        if len(waiting) >= most:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
-def _batches(entries: Iterator[_Found | Outcome], most: int) -> Iterator[list[_Found | Outcome]]:
-    batch: list[_Found | Outcome] = []
-    pixels = 0
-    for entry in entries:
-        batch.append(entry)
-        pixels += entry.image.size // 3 if isinstance(entry, _Found) else 0
-        if len(batch) >= most or pixels >= _MOST_PIXELS:
-            yield batch
-            batch, pixels = [], 0
-    if batch:
-        yield batch
+def _inside(box: NDArray[np.float32], image: NDArray[np.uint8]) -> bool:
+    """Whether there is picture in a box, and a square around it that can be cropped."""
+    left, top, right, bottom = box
+    height, width = image.shape[:2]
+    overlap = left < width and top < height and right > 0 and bottom > 0
+    return bool(overlap and boxes.usable(boxes.square_from_detection(box), (height, width)))
 
 
 def _write(found: _Found, faces: Sequence[Face], results: Results, wanted: Collection[str]) -> Outcome:
     path = found.still.path
+    troubles = list(found.troubles)
     try:
-        scene, reasons = results.scene(found.image, faces)
-        troubles = [f"{path}: {reason}" for reason in reasons]
+        # A crop that the network has no answer for gives no face: which one it was is then not known.
+        numbers = found.numbers if len(faces) == len(found.numbers) else None
+        if numbers is None:
+            troubles.append(f"{path}: {len(found.numbers) - len(faces)} of {len(found.numbers)} boxes gave no face")
+        scene, reasons = results.scene(found.image, faces, numbers)
+        troubles += [f"{path}: {reason}" for reason in reasons]
         if not scene.faces and not troubles:
             troubles = [
                 f"{path}: no face found (--min-face and --threshold find more; {path.name}.bbox can name boxes)"
             ]
         if scene.faces:
-            results.write(found.still.name, scene, wanted, str(path))
+            results.write(found.still.name, scene, wanted)
         return Outcome(found.still, len(scene.faces), troubles)
     except ERRORS as error:
-        return Outcome(found.still, 0, [f"{path}: {one_line(error)}"])
+        return Outcome(found.still, 0, [*troubles, f"{path}: {one_line(error)}"])

@@ -49,12 +49,16 @@ class VideoOptions:
 
 @dataclass
 class VideoCount:
-    """Frames done, faces in them (one in each of ten frames counts ten), people, and poses that were not found."""
+    """Frames done, faces in them (one in each of ten frames counts ten), people, and poses that were not found.
+
+    `missing` is what to say where the video ended before its time.
+    """
 
     frames: int = 0
     faces: int = 0
     people: int = 0
     without_pose: int = 0
+    missing: str | None = None
 
 
 def reconstruct_video(
@@ -78,6 +82,7 @@ def reconstruct_video(
         tracker = stack.enter_context(closing(Tracker(results.pipeline, options.tracking)))
         frames = stack.enter_context(closing(read_ahead(_chosen(source, options), _AHEAD)))
         of_frames = set(wanted) - {*OF_A_VIDEO}
+        time = 0.0
         try:
             for number, time, image in frames:
                 tracks = tracker(image, time)
@@ -87,8 +92,8 @@ def reconstruct_video(
                         table.add(row(number, time, i, face, metric))
                 if movie is not None:
                     behind(_show, movie, drawers.submit(scene.overlay), time)
-                if of_frames and scene.faces:
-                    behind(results.write, f"{stem}_{number:06d}", scene, of_frames, source.name)
+                if (of_frames or results.uv) and scene.faces:
+                    behind(results.write, f"{stem}_{number:06d}", scene, of_frames)
                 count.frames += 1
                 count.faces += len(scene.faces)
                 count.people = max([count.people, *(i + 1 for i in scene.ids)])
@@ -100,6 +105,8 @@ def reconstruct_video(
             bar.write(f"{source.name}: ended after {count.frames} frames")
         if not count.frames:
             raise ValueError(f"{source.name}: there is no frame {options.start}")
+        if isinstance(source, Clip) and count.frames != options.frames:
+            count.missing = source.missing(time + (options.every - 1) / source.fps)
     return count
 
 
@@ -113,11 +120,11 @@ def _open_outputs(
 ) -> tuple[Movie | None, list[Table]]:
     movie = None
     if "overlay" in wanted:
-        path = results.folder.file(f"{stem}_overlay.mp4", source.name)
+        path = results.folder.file(f"{stem}_overlay.mp4")
         movie = stack.enter_context(Movie(path, source.size, source.fps / options.every))
     modes = results.pipeline.model.face_model.modes
     tables = [
-        stack.enter_context(make(results.folder.file(f"{stem}.{kind}", source.name), modes))
+        stack.enter_context(make(results.folder.file(f"{stem}.{kind}"), modes))
         for kind, make in TABLES.items()
         if kind in wanted
     ]
