@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import shutil
 import signal
 import sqlite3
 import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,11 @@ pytest.importorskip("rosbags", reason="bags are read with rosbags")
 pytest.importorskip("skimage", reason="the built-in picture comes with scikit-image")
 
 import cv2  # noqa: E402
+import yaml  # noqa: E402
+from ament_index_python import get_package_prefix  # noqa: E402
+from geometry_msgs.msg import TransformStamped  # noqa: E402
 from radan_ros.msg import Face, FaceArray, FaceTopology  # noqa: E402
+from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
 from rclpy.serialization import deserialize_message, serialize_message  # noqa: E402
 from ros_client import running_node  # noqa: E402
 from rosbags.highlevel import AnyReader  # noqa: E402
@@ -34,14 +40,19 @@ from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 from test_replay import Ear, _assert_ends, _faces, _listens, _node  # noqa: E402
 from tf2_msgs.msg import TFMessage  # noqa: E402
+from visualization_msgs.msg import Marker, MarkerArray  # noqa: E402
 
 from radan_ros.ros.cdr import without_padding_noise  # noqa: E402
 from radan_ros.ros.images import image_message  # noqa: E402
-from radan_ros.ros.offline import pickled, unpickled  # noqa: E402
+from radan_ros.ros.offline import Plan, node_names, pickled, unpickled  # noqa: E402
+from radan_ros.ros.outputs import PnccOutput  # noqa: E402
+from radan_ros.ros.parameters import from_values  # noqa: E402
 from radan_ros.tools import process_bag  # noqa: E402
-from radan_ros.tools.bags import Bag  # noqa: E402
+from radan_ros.tools.bags import Bag, BagTopic  # noqa: E402
 from radan_ros.tools.play import camera_info  # noqa: E402
+from radan_ros.tools.record import bag_qos  # noqa: E402
 from radan_ros.tools.salvage import SalvageReader  # noqa: E402
+from radan_ros.tools.segments import SegmentedBag  # noqa: E402
 from radan_ros.tools.sources import Astronaut  # noqa: E402
 
 IMAGES = 24
@@ -169,7 +180,7 @@ def test_the_output_has_the_input_byte_by_byte_and_behind_each_image_its_answer(
     assert sum(len(m.faces) for m in answers) == IMAGES - 1  # a face is published when it is seen again
     # The first CameraInfo comes behind the first image, which knows it all the same.
     assert all(m.metric and m.header.frame_id == "eye" for m in answers)
-    assert read[0][0] == "/radan/topology" or read[1][0] == "/radan/topology"
+    assert {m[0] for m in read[:2]} == {"/radan/topology", "/tf_static"} and {m[2] for m in read[:2]} == {START}
     transforms = [deserialize_message(m[3], TFMessage) for m in read if m[0] == "/tf"]
     assert [t.transforms[0].child_frame_id for t in transforms] == ["face_0"] * (IMAGES - 1)
 
@@ -230,6 +241,42 @@ def test_a_bag_that_was_processed_before_is_not_processed_twice_over(done: Path,
     assert _read(tmp_path / "bag") == _read(done)
 
 
+@pytest.mark.parametrize(("publish", "ours"), [("faces", "/radan/faces"), ("tf", "/tf"), ("markers", "/radan/markers")])
+def test_of_what_the_node_said_before_nothing_stays_beside_what_it_says_now(
+    publish: str, ours: str, done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(done, "--out", tmp_path, "--publish", publish) == 0
+    said = capsys.readouterr().err
+    assert "answered anew: /radan/depth, /radan/faces, " in said and "frames of faces on /tf" in said
+    read = _read(tmp_path / "bag")
+    of_input = {"/cam/image_raw", "/cam/camera_info", "/lab", "/tf_static"}
+    assert {m[0] for m in read} == {*of_input, "/radan/topology", ours}
+    assert [m for m in read if m[0] == ours] == [m for m in _read(done) if m[0] == ours]
+
+
+def test_each_file_of_the_output_has_messages(bag: Path, tmp_path: Path) -> None:
+    assert _run(bag, "--out", tmp_path, "--only-ours", "--segment", str(IMAGES // 2)) == 0
+    text = yaml.safe_load((tmp_path / "bag" / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+    assert [file["message_count"] for file in text["files"]] == [1 + IMAGES - 1, IMAGES]
+    assert all(START <= f["starting_time"]["nanoseconds_since_epoch"] < START + 10**9 for f in text["files"])
+
+
+def test_transforms_of_others_stay_with_their_quality_of_service_beside_ours(tmp_path: Path) -> None:
+    qos = (bag_qos(QoSProfile(depth=7, durability=DurabilityPolicy.TRANSIENT_LOCAL)),)
+    arm = TFMessage(transforms=[TransformStamped(child_frame_id="arm")])
+    with Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        image = writer.add_connection("/cam/image", "sensor_msgs/msg/Image", typestore=STORE)
+        frames = writer.add_connection("/tf", "tf2_msgs/msg/TFMessage", typestore=STORE, offered_qos_profiles=qos)
+        for k, picture in enumerate(_pictures(3)):
+            writer.write(frames, START + k * STEP, serialize_message(arm))
+            writer.write(image, START + k * STEP, serialize_message(_image(k, picture)))
+    assert _run(tmp_path / "bag", "--out", tmp_path / "out") == 0
+    out = Bag(str(tmp_path / "out" / "bag"))
+    assert sorted(profile.depth for profile in out.topics["/tf"].qos) == [7, 100]
+    frames = [deserialize_message(m[3], TFMessage).transforms[0].child_frame_id for m in _read(out.path) if "/tf" in m]
+    assert sorted(frames) == ["arm", "arm", "arm", "face_0", "face_0"]
+
+
 # -------------------------------------------------------------------------------------------------------- the cameras
 
 
@@ -276,6 +323,25 @@ def test_each_camera_gets_topics_and_frames_of_its_own(tmp_path: Path, capsys: p
     assert {t for t in Bag(str(tmp_path / "one" / "bag")).topics} == {"/n/faces", "/n/topology", "/tf"}
 
 
+def test_a_camera_without_calibration_beside_others_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    messages = [m for m in _two_cameras()[:14] if m[0] != "/right/camera_info"]
+    path = _write(tmp_path / "bag", messages)
+    assert _run(path, "--out", tmp_path / "out", "--only-ours") == 0
+    said = capsys.readouterr().err
+    assert "/right/image/compressed is left out: no CameraInfo beside it; --topics takes it" in said
+    assert "left/image" not in said
+
+
+def test_two_cameras_never_share_a_frame() -> None:
+    names = ("/a/b/image", "/a_b/image", "/a/b_2/image")
+    cameras = tuple(BagTopic(name, "sensor_msgs/msg/Image", 1, False, "") for name in names)
+    made = node_names(Plan(cameras, from_values({"publish": [""]})))
+    assert [namespace for namespace, _ in made] == ["/a/b", "/a_b", "/a/b_2"]
+    assert made[0][1] == "a_b_" and len({prefix for _, prefix in made}) == 3
+
+
 def test_a_bad_image_costs_its_own_answer_and_is_named(
     messages: list[Message], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -283,13 +349,15 @@ def test_a_bad_image_costs_its_own_answer_and_is_named(
     numbers = [i for i, m in enumerate(spoilt) if m[0] == "/cam/image_raw"]
     wrong = _image(3, np.zeros((*SIZE, 3), np.uint8))
     wrong.step = 7
-    for number, raw in ((numbers[3], serialize_message(wrong)), (numbers[5], b"\0\1\0\0")):
+    same = ((numbers[3], serialize_message(wrong)), (numbers[4], serialize_message(wrong)))
+    for number, raw in (*same, (numbers[5], b"\0\1\0\0")):
         spoilt[number] = (*spoilt[number][:3], raw)
     path = _write(tmp_path / "bag", spoilt)
     assert _run(path, "--out", tmp_path / "out") == 1
     said = capsys.readouterr().err
-    assert "2 images could not be answered (/cam/image_raw, image 4: step is 7 bytes" in said and "image 6: " in said
-    assert len(_answers(tmp_path / "out" / "bag")) == 10 - 2
+    assert "3 images could not be answered (/cam/image_raw, image 4: step is 7 bytes" in said
+    assert "(2 times); /cam/image_raw, image 6: " in said and "image 5" not in said
+    assert len(_answers(tmp_path / "out" / "bag")) == 10 - 3
     assert [m for m in _read(tmp_path / "out" / "bag") if m[0][:4] in ("/cam", "/lab")] == spoilt[1:]
     # The next call finds it done, and says the same.
     assert _run(path, "--out", tmp_path / "out") == 1 and "image 4: step is 7" in capsys.readouterr().err
@@ -402,6 +470,188 @@ def test_wherever_a_run_ends_the_next_one_goes_on(
     assert runs == 3 + 3 + 1  # segments, files, the whole
     assert _run(*arguments) == 0
     assert _contents(tmp_path / "bag") == _contents(done)
+
+
+def _stop_after(renames: int, monkeypatch: pytest.MonkeyPatch, arguments: Sequence[object]) -> None:
+    """A run that ends behind so many of its segments."""
+    left = [renames]
+
+    def end(before: Any, after: Any) -> None:
+        RENAME(before, after)
+        left[0] -= 1
+        if not left[0]:
+            raise OSError("the power is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", end)
+        assert _run(*arguments) == 1
+
+
+RENAME = os.rename
+
+
+def test_faces_that_vanish_and_a_calibration_that_changes_are_the_same_behind_each_interruption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages, black = [], np.zeros((*SIZE, 3), np.uint8)
+    for k, picture in enumerate([*_pictures(6), *[black] * 4]):
+        ns = START + k * STEP
+        if k in (0, 3):  # once, and once another
+            info = camera_info(SIZE, math.radians(25 + 10 * k), "eye")
+            messages.append(("/cam/camera_info", "sensor_msgs/msg/CameraInfo", ns, serialize_message(info)))
+        messages.append(("/cam/image", "sensor_msgs/msg/Image", ns + 1, serialize_message(_image(k, picture))))
+    path = _write(tmp_path / "bag", messages)
+    arguments = [path, "--only-ours", "--publish", "faces", "markers", "--segment", "2", "--out"]
+    assert _run(*arguments, tmp_path / "whole") == 0
+    markers = [
+        deserialize_message(m[3], MarkerArray) for m in _read(tmp_path / "whole" / "bag") if "/radan/markers" in m
+    ]
+    assert any(marker.action == Marker.DELETE for array in markers[5:] for marker in array.markers)
+    runs = 0
+    while not (tmp_path / "pieces" / "bag.partial" / "metadata.yaml").exists():
+        _stop_after(1, monkeypatch, [*arguments, tmp_path / "pieces"])
+        runs += 1
+    assert runs == 5 + 1 and _run(*arguments, tmp_path / "pieces") == 0
+    assert _contents(tmp_path / "pieces" / "bag") == _contents(tmp_path / "whole" / "bag")
+
+
+def test_what_a_power_cut_leaves_of_the_last_segments_is_made_again(
+    bag: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [bag, "--segment", "8", "--out"]
+    assert _run(*arguments, tmp_path / "whole") == 0
+    whole = _contents(tmp_path / "whole" / "bag")
+    _stop_after(2, monkeypatch, [*arguments, tmp_path / "cut"])
+    for damaged in ("bag_1/bag_1.mcap", "bag_1/state", "bag_0/metadata.yaml", "bag_0/seal"):
+        out = tmp_path / damaged.replace("/", "-")
+        shutil.copytree(tmp_path / "cut", out)
+        (out / "bag.partial" / damaged).write_bytes(b"")
+        assert _run(*arguments, out) == 0
+        assert _contents(out / "bag") == whole, damaged
+    capsys.readouterr()
+    (tmp_path / "cut" / "bag.partial" / "job.json").write_bytes(b"")
+    assert _run(*arguments, tmp_path / "cut") == 1
+    said = capsys.readouterr().err
+    assert "job.json is damaged; --overwrite makes it anew" in said and said.count("\n") == 1
+    assert _run(*arguments, tmp_path / "cut", "--overwrite") == 0 and _contents(tmp_path / "cut" / "bag") == whole
+
+
+def test_all_of_a_segment_is_on_the_disk_before_it_gets_its_name(
+    bag: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[tuple[int, int]] = set()  # file and size
+    sync = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        sync(descriptor)
+        synced.add((os.fstat(descriptor).st_ino, os.fstat(descriptor).st_size))
+
+    def rename(before: Path, after: Path) -> None:
+        missing = [p for p in (before, *before.rglob("*")) if (p.stat().st_ino, p.stat().st_size) not in synced]
+        assert not [p for p in missing if p.is_file() or p == before], missing
+        RENAME(before, after)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "rename", rename)
+    assert _run(bag, "--out", tmp_path, "--only-ours", "--segment", "12") == 0
+
+
+def test_a_view_that_failed_before_an_interruption_is_told_behind_it(
+    bag: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [bag, "--out", tmp_path, "--only-ours", "--publish", "faces", "pncc", "--segment", "8"]
+    with monkeypatch.context() as patch:
+        patch.setattr(PnccOutput, "publish", lambda *_: 1 / 0)
+        _stop_after(2, monkeypatch, arguments)
+    capsys.readouterr()
+    assert _run(*arguments) == 1 and "publishing pncc: division by zero" in capsys.readouterr().err
+
+
+def test_progress_counts_what_is_read_and_what_this_run_answers(
+    bag: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_bag, "TICK", 0.0)
+    job = process_bag.Job(str(bag), str(tmp_path / "out"), only_ours=True, segment=8, publish=("faces",))
+    told: list[tuple[int, int, int]] = []
+    assert process_bag.process(job, lambda *now: told.append(now)).answered == IMAGES
+    # In the bag, images and CameraInfo matter; behind the last image there is one.
+    assert {total for _, total, _ in told} == {2 * IMAGES} and told[-1][0] >= 2 * IMAGES - 1
+    assert told[-1][2] == IMAGES and told == sorted(told)
+    arguments = [bag, "--out", tmp_path, "--only-ours", "--segment", "8", "--publish", "faces"]
+    _stop_after(2, monkeypatch, arguments)
+    told.clear()
+    result = process_bag.process(replace(job, target=str(tmp_path / "bag")), lambda *now: told.append(now))
+    assert result.begun == 16 and told[0][2] == 0 and told[-1][2] == IMAGES - 16
+
+
+def test_a_bag_that_is_written_is_not_written_by_another(
+    bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = SegmentedBag(tmp_path / "bag", {}, storage="mcap", compression="none")
+    assert _run(bag, "--out", tmp_path) == 1 and "being written by another program" in capsys.readouterr().err
+    assert _run(bag, "--out", tmp_path, "--overwrite") == 1 and (tmp_path / "bag.partial" / "job.json").is_file()
+    other.close()
+    assert _run(bag, "--out", tmp_path, "--overwrite") == 0
+
+
+def test_a_bag_that_was_changed_in_place_is_another_one(
+    messages: list[Message], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = _write(tmp_path / "bag", messages[:13], "sqlite3")
+    assert _run(path, "--out", tmp_path / "out", "--publish", "tf") == 0
+    size = (path / "bag.db3").stat().st_size
+    base = sqlite3.connect(path / "bag.db3")
+    base.execute("UPDATE messages SET timestamp = timestamp + 1")
+    base.commit()
+    base.close()
+    assert (path / "bag.db3").stat().st_size == size
+    assert _run(path, "--out", tmp_path / "out", "--publish", "tf") == 1
+    assert "was made otherwise (bag); --overwrite makes it anew" in capsys.readouterr().err
+
+
+def test_no_recording_and_nothing_of_others_is_removed(
+    messages: list[Message], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = _write(tmp_path / "data" / "bag", messages[:7])
+    inner = _write(tmp_path / "a" / "one" / "two", messages[:7])
+    one = _write(tmp_path / "b" / "one", messages[:7])
+    kept = _contents(bag), _contents(inner)
+    for arguments in (
+        (bag / "bag.mcap", "--out", tmp_path / "data"),
+        (one, inner / "two.mcap", "--out", tmp_path / "a"),
+        (bag, "--out", bag),
+        (bag / "bag.mcap", "--out", bag),
+        (bag, "--out", bag / "deeper"),
+    ):
+        assert _run(*arguments, "--overwrite") == 2
+        assert "--out is where the bag lies" in capsys.readouterr().err
+    out = tmp_path / "out"
+    (out / "bag").mkdir(parents=True)
+    (out / "bag" / "thesis.txt").write_text("years")
+    for more in ((), ("--overwrite",)):
+        assert _run(bag, "--out", out, *more) == 1
+        said = capsys.readouterr().err
+        assert "was not made by this program" in said and "--overwrite" not in said and said.count("\n") == 1
+    RENAME(out / "bag", out / "bag.partial")
+    assert _run(bag, "--out", out, "--overwrite") == 1 and "was not made by" in capsys.readouterr().err
+    RENAME(out / "bag.partial", out / "elsewhere")
+    (out / "bag").symlink_to(out / "nowhere")
+    assert _run(bag, "--out", out) == 1 and "was not made by this program" in capsys.readouterr().err
+    (out / "bag").unlink()
+
+    assert _run(bag, "--out", out) == 0
+    RENAME(out / "elsewhere" / "thesis.txt", out / "bag" / "thesis.txt")
+    assert _run(bag, "--out", out, "--overwrite") == 1 and "it holds thesis.txt" in capsys.readouterr().err
+    assert (out / "bag" / "thesis.txt").read_text() == "years"
+    (out / "bag" / "thesis.txt").unlink()
+    assert (_contents(bag), _contents(inner)) == kept
+
+    # Nor what there is, for an input of which nothing can be made.
+    made = _contents(out / "bag")
+    shutil.rmtree(bag)
+    _write(bag, [*messages[:7], ("/radan/faces", *messages[3][1:])])
+    assert _run(bag, "--out", out, "--overwrite") == 1 and "/radan/faces is lab_msgs" in capsys.readouterr().err
+    assert _contents(out / "bag") == made
 
 
 def test_a_full_disk_is_one_line_and_the_next_run_goes_on(done: Path, bag: Path, tmp_path: Path) -> None:
@@ -523,8 +773,28 @@ def test_what_is_no_bag_or_empty_is_one_line(tmp_path: Path, bag: Path, capsys: 
     assert (out / "bag" / "metadata.yaml").is_file()  # the rest goes on
     assert _run(bag, "--out", bag.parent) == 2 and "name another folder" in capsys.readouterr().err
     assert _run(bag, "--out", out, "--set", "max_faces=0") == 2 and "max_faces is 0, not" in capsys.readouterr().err
+    assert _run(bag, "--out", out, "--set", "publish=[x]") == 2 and "named by --publish" in capsys.readouterr().err
+    assert _run(bag, "--out", out, "--name", "9!") == 2 and "no name of a node" in capsys.readouterr().err
+    assert _run(bag, "--out", out, "--ray", "127.0.0.1:1") == 1 and "nothing answers" in capsys.readouterr().err
     assert _run(bag, "--out", out, "--set", "faces=1") == 2 and "faces is no parameter" in capsys.readouterr().err
     assert _run(bag, "--out", out, "--model", tmp_path / "x") == 1 and str(tmp_path / "x") in capsys.readouterr().err
+
+
+def test_an_error_that_nobody_foresaw_costs_its_own_bag(
+    messages: list[Message], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    strange, sound = (_write(tmp_path / name, messages[:7]) for name in ("strange", "sound"))
+
+    def opened(text: str, **more: bool) -> Bag:
+        if text == str(strange):
+            raise KeyError(text)
+        return Bag(text, **more)
+
+    monkeypatch.setattr(process_bag, "Bag", opened)
+    assert _run(strange, sound, "--out", tmp_path / "out") == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "strange: KeyError: " in said
+    assert (tmp_path / "out" / "sound" / "metadata.yaml").is_file()
 
 
 def test_what_a_recorder_that_was_killed_left_in_its_log_is_read(messages: list[Message], tmp_path: Path) -> None:
@@ -561,13 +831,52 @@ def test_several_bags_at_a_time_give_what_one_at_a_time_gives(how: str, done: Pa
     (tmp_path / "bad.mcap").write_bytes(b"junk")
     options = ["--publish", "all", "--segment", "10", "--workers", "2", "--threads", "1"]
     options += ["--ray"] if how == "ray" else []
-    command = [*COMMAND, str(bag), str(more), str(tmp_path / "bad.mcap"), "--out", str(tmp_path / "out"), *options]
+    program = Path(get_package_prefix("radan_ros")) / "lib" / "radan_ros" / "process_bag"  # as it is installed
+    command = [sys.executable, str(program), str(bag), str(more), str(tmp_path / "bad.mcap")]
+    command += ["--out", str(tmp_path / "out"), *options]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert run.returncode == 1 and "bad.mcap" in run.stderr and run.stderr.count("\n") == 1, run.stderr
     assert len(run.stdout.splitlines()) == 2
     assert _contents(tmp_path / "out" / "bag") == _contents(done)
     assert len(_answers(tmp_path / "out" / "bag2")) == 6
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["bag", "bag2"]
+
+
+def test_no_worker_outlives_a_program_that_is_killed(bag: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(bag, other)
+    command = [*COMMAND, str(bag), str(other), "--out", str(tmp_path / "out"), "--publish", "all", "--workers", "3"]
+    process = subprocess.Popen(command)
+    try:
+        end = time.monotonic() + 60
+        while not (tmp_path / "out" / "bag.partial" / "writing").is_dir():
+            assert time.monotonic() < end and process.poll() is None
+            time.sleep(0.01)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert len(children) >= 2
+    finally:
+        process.kill()
+        process.wait()
+    end = time.monotonic() + 20
+    while left := [child for child in children if Path(f"/proc/{child}").exists() and not _ended(child)]:
+        assert time.monotonic() < end, left
+        time.sleep(0.05)
+
+
+def _ended(process: str) -> bool:
+    """Whether a process is one that only waits to be fetched."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    return True
+
+
+def test_products_are_computed_by_one_thread_while_bags_are_processed(bag: Path, tmp_path: Path) -> None:
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    with threadpool_limits(limits=3, user_api="blas"):
+        process_bag._parts.cache_clear()
+        assert _run(bag, "--out", tmp_path, "--publish", "tf", "--only-ours") == 0
+        assert {lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"} == {1}
 
 
 # ----------------------------------------------------------------------------------------------------------- the bytes
@@ -583,10 +892,6 @@ def test_the_bytes_between_the_fields_of_a_message_are_always_zero() -> None:
     noisy[18:20] = b"\x55\xaa"
     assert deserialize_message(bytes(noisy), FaceArray) == message
     assert bytes(noisy) != clean == without_padding_noise(bytes(noisy), FaceArray)
-    for k in range(200):  # as the middleware leaves it, depending on what was in the memory before
-        _ = [bytes([k]) * size for size in (300, 800, 1500, 2000, len(raw))]
-        del _
-        assert without_padding_noise(serialize_message(message), FaceArray) == clean
     assert deserialize_message(clean, FaceArray) == message
     with pytest.raises(ValueError, match="no FaceTopology in CDR"):
         without_padding_noise(clean, FaceTopology)

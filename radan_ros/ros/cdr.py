@@ -14,6 +14,7 @@ _SIZES = {
     **dict.fromkeys(("int64", "uint64", "double"), 8),
 }
 _HEADER = 4  # bytes of encapsulation; alignment counts from behind them
+_COUNT = struct.Struct("=I")  # of this machine's byte order, as it serialises
 
 # What a field is made of: ("run", bytes of a number, how many), ("text",), ("sequence", step), ("array", length, step),
 # ("fields", steps).
@@ -37,10 +38,9 @@ def without_padding_noise(raw: bytes, kind: Any) -> bytes:
     ValueError
         When the bytes are not those of such a message.
     """
-    order = "<" if raw[1] & 1 else ">"
     gaps: list[slice] = []
     try:
-        end = _walk(raw, _HEADER, _plan(kind), struct.Struct(f"{order}I"), gaps)
+        end = _walk(raw, _HEADER, _plan(kind), gaps)
     except struct.error:
         end = len(raw) + 1
     if not end <= len(raw) < end + 8:
@@ -54,29 +54,29 @@ def without_padding_noise(raw: bytes, kind: Any) -> bytes:
     return bytes(buffer)
 
 
-def _walk(raw: bytes, at: int, step: _Step, count: struct.Struct, gaps: list[slice]) -> int:
+def _walk(raw: bytes, at: int, step: _Step, gaps: list[slice]) -> int:
     """Find the padding in a field that begins at or after `at`: where it ends."""
     what = step[0]
     if what == "run":
         return _aligned(at, step[1], gaps) + step[1] * step[2] if step[2] else at
     if what == "fields":
         for inner in step[1]:
-            at = _walk(raw, at, inner, count, gaps)
+            at = _walk(raw, at, inner, gaps)
         return at
     if what == "array":
         for _ in range(step[1]):
-            at = _walk(raw, at, step[2], count, gaps)
+            at = _walk(raw, at, step[2], gaps)
         return at
-    at = _aligned(at, count.size, gaps)
-    (length,) = count.unpack_from(raw, at)
-    at += count.size
+    at = _aligned(at, _COUNT.size, gaps)
+    (length,) = _COUNT.unpack_from(raw, at)
+    at += _COUNT.size
     if what == "text":
         return at + int(length)
     inner = step[1]
     if inner[0] == "run":
-        return _walk(raw, at, ("run", inner[1], inner[2] * length), count, gaps)
+        return _walk(raw, at, ("run", inner[1], inner[2] * length), gaps)
     for _ in range(min(length, len(raw))):  # a count beyond the message is none
-        at = _walk(raw, at, inner, count, gaps)
+        at = _walk(raw, at, inner, gaps)
     return at
 
 

@@ -26,7 +26,6 @@ from radan_ros.rendering import Renderer
 from radan_ros.ros.answer import Answer
 from radan_ros.ros.parameters import Settings, differences
 from radan_ros.smoothing import Smoothing
-from radan_ros.threads import limit_blas
 from radan_ros.tracking import Track, Tracker, TrackerSettings
 
 # What a wrong parameter, model or device ends in; anything else is a fault of ours and keeps its traceback.
@@ -63,7 +62,6 @@ class Engine:
     """
 
     def __init__(self, settings: Settings, logger: Any, parts: Parts | None = None) -> None:
-        limit_blas()
         self._logger = logger
         self._settings = settings
         self.parts = parts or Parts(*_open_model(settings, logger), _open_detector(settings))

@@ -32,6 +32,7 @@ from radan_ros.ros.parameters import Settings, changed, declare
 from radan_ros.ros.services import Services
 from radan_ros.ros.subscriptions import Arrival, Calibration, Input, image_topic
 from radan_ros.ros.worker import Answerer, Worker
+from radan_ros.threads import limit_blas
 
 DIAGNOSTIC_PERIOD = 1.0  # seconds
 LAST_WORK = 1.0  # seconds that what is at work, an image or the start, has to end when the program does
@@ -330,6 +331,7 @@ def main(args: list[str] | None = None, *, start: bool = True) -> int:
     start : bool
         Configure and activate the node; otherwise it waits to be told.
     """
+    limit_blas()
     stop = threading.Event()
     # Opening a model, at the start or when it is changed, cannot be interrupted cleanly, and is not waited for long.
     last = threading.Timer(LAST_WORK, os._exit, (0,))

@@ -24,7 +24,7 @@ from radan_ros.ros.diagnostics import Report, Statistics
 from radan_ros.ros.engine import Engine, Parts, line
 from radan_ros.ros.images import ENCODINGS, to_bgr
 from radan_ros.ros.outputs import Outputs
-from radan_ros.ros.parameters import Settings
+from radan_ros.ros.parameters import OUTPUTS, Settings
 from radan_ros.ros.subscriptions import Calibration, RateLimit, seconds_of
 from radan_ros.tools.bags import CAMERA_INFO, FACES, IMAGE, TRANSFORMS, Bag, BagTopic
 from radan_ros.tools.record import bag_qos, message_class, message_definition, type_hash
@@ -32,7 +32,8 @@ from radan_ros.tools.segments import OutTopic
 from radan_ros.tools.sources import SourceError
 
 LOOKS = 100  # CameraInfo messages among which a usable one is looked for before the first image
-EXAMPLES = 5  # images that could not be answered, of which the reason is told
+REASONS = 5  # why images could not be answered, that are told
+SKIPPED = 256  # messages between signs of life where nothing is written
 UNKNOWN = "RIHS01_" + 64 * "0"  # the hash of a type of which nobody knows the definition
 
 Put = Callable[[OutTopic, bytes], None]
@@ -99,6 +100,8 @@ class BagNode:
 
     Attributes
     ----------
+    names : tuple of str
+        Name and namespace.
     publishers : list of BagPublisher
     written : list of (OutTopic, bytes)
         What was published since it was emptied.
@@ -107,14 +110,14 @@ class BagNode:
     """
 
     def __init__(self, name: str, namespace: str, log: Log, wanted: Callable[[str], bool]) -> None:
-        self._names, self._log, self._wanted = (name, namespace), log, wanted
+        self.names, self._log, self._wanted = (name, namespace), log, wanted
         self.publishers: list[BagPublisher] = []
         self.written: list[tuple[OutTopic, bytes]] = []
         self.stamp = Time()
 
     def create_publisher(self, msg_type: Any, topic: str, qos_profile: Any, /, **_: Any) -> BagPublisher:
         """A publisher; overrides of its QoS by parameters are of no use in a bag."""
-        name = str(expand_topic_name(topic, *self._names))
+        name = str(expand_topic_name(topic, *self.names))
         kind = type_name(msg_type)
         out = OutTopic(name, kind, message_definition(kind), type_hash(kind), (bag_qos(qos_profile),))
         publisher = BagPublisher(out, msg_type, self._put if self._wanted(name) else None)
@@ -185,6 +188,7 @@ def node_names(plan: Plan) -> list[tuple[str, str]]:
 
     Of one camera, the plan's. Of several, the node lies where its camera does (``/left/image`` gives
     ``/left/radan/faces`` and the frames ``left_face_0``); where two lie in one folder, in a folder of the image's name.
+    Frames that would be alike (of ``/a/b`` and ``/a_b``) get a number: ``a_b_face_0`` and ``a_b_2_face_0``.
 
     Raises
     ------
@@ -200,7 +204,12 @@ def node_names(plan: Plan) -> list[tuple[str, str]]:
     if len(set(folders)) < len(folders) or "" in folders:
         folders = [camera.name for camera in plan.cameras]
     outer = plan.namespace.rstrip("/")
-    return [(f"{outer}{folder}", f"{prefix}{folder.strip('/').replace('/', '_')}_") for folder in folders]
+    prefixes: list[str] = []
+    for folder in folders:
+        flat = f"{prefix}{folder.strip('/').replace('/', '_')}"  # /a/b as /a_b, which may be there, too
+        names = (f"{flat}_", *(f"{flat}_{number}_" for number in range(2, len(folders) + 1)))
+        prefixes.append(next(name for name in names if name not in prefixes))
+    return [(f"{outer}{folder}", name) for folder, name in zip(folders, prefixes, strict=True)]
 
 
 class Camera:
@@ -218,7 +227,7 @@ class Camera:
     """
 
     def __init__(self, bag: Bag, topic: BagTopic, settings: Settings, parts: Parts, node: BagNode, log: Log) -> None:
-        self.topic, self.node = topic, node
+        self.topic, self.settings, self.node = topic, settings, node
         self.info = bag.info_of(topic)
         self._kind = message_class(topic.type)
         self._report = Report(log, Statistics())
@@ -309,8 +318,8 @@ class Camera:
 # --------------------------------------------------------------------------------------------------------- the work
 
 # What a bag is made of: a message (topic, time in ns, bytes), an answer to publish (camera, time, answer), or the end
-# of a segment with what is known of the work behind it, pickled.
-Item = tuple[OutTopic, int, bytes] | tuple[Camera, int, Answer] | bytes
+# of a segment with what is known of the work behind it, pickled; None is a sign of life.
+Item = tuple[OutTopic, int, bytes] | tuple[Camera, int, Answer] | bytes | None
 
 
 @dataclass
@@ -321,17 +330,17 @@ class Offline:
     ----------
     log : Log
         Holds warnings.
-    examples : list of str
-        The first images that could not be answered, and why.
+    bad : dict
+        Why images could not be answered: reason to the first such image, and how many there are.
     read : int
-        Messages read so far.
+        Messages read so far, of `total`.
     """
 
     bag: Bag
     plan: Plan
     parts: Parts
     log: Log = field(default_factory=Log)
-    examples: list[str] = field(default_factory=list)
+    bad: dict[str, tuple[str, int]] = field(default_factory=dict)
     read: int = 0
 
     def __post_init__(self) -> None:
@@ -343,25 +352,37 @@ class Offline:
             self.cameras.append(Camera(self.bag, topic, settings, self.parts, node, self.log))
         ours = [p.topic for camera in self.cameras for p in camera.node.publishers if p.get_subscription_count()]
         theirs = [self.bag.topics[name] for name in sorted(self.bag.topics)] if plan.copy else []
-        self._copied = {topic.name: self._out(topic, ours) for topic in theirs if not self._replaced(topic, ours)}
-        renewed = any(self._replaced(topic, ours) and topic.type == FACES for topic in theirs)
+        # A bag that was recorded with the node, or processed before: all that it said then goes, or none would fit.
+        of_node = self._of_node()
+        replaced = {topic.name for topic in theirs if topic.type != TRANSFORMS and (topic.name, topic.type) in of_node}
+        if replaced:
+            self.log.warning(f"{self.bag.name}: left out, since it is answered anew: {', '.join(sorted(replaced))}")
+        self._copied = {topic.name: self._out(topic, ours) for topic in theirs if topic.name not in replaced}
         prefixes = "|".join(re.escape(prefix) for _, prefix in node_names(plan))
-        self._old = re.compile(rf"({prefixes})face_\d+") if renewed and plan.transforms else None
+        self._old = re.compile(rf"({prefixes})face_\d+") if replaced or plan.transforms else None
         self.topics = list(self._copied.values())
         self.topics += [topic for topic in dict.fromkeys(ours) if topic.name not in self._copied]
         # /tf may come from the input and from us, and from several cameras: one topic in the bag.
         self._by_name = {topic.name: topic for topic in reversed(self.topics)}
         self.topics = list({topic.name: topic for topic in self.topics}.values())
         self._of_image = {camera.topic.name: camera for camera in self.cameras}
+        self._chosen = [topic for topic in self.bag.topics.values() if self._matters(topic)]
+        self.total = sum(topic.count for topic in self._chosen)
+
+    def _of_node(self) -> set[tuple[str, str]]:
+        """Names and types of all topics that our nodes have, published now or not."""
+        found = set()
+        for camera in self.cameras:
+            node = BagNode(*camera.node.names, self.log, lambda _: False)
+            views = tuple(name for name in OUTPUTS if name != "humans")  # whose topics may be others' as well
+            Outputs(node, replace(camera.settings, publish=views))
+            found |= {(p.topic.name, p.topic.type) for p in (*camera.node.publishers, *node.publishers)}
+        return found
 
     def _wanted(self, name: str) -> bool:
         if name == "/tf":
             return self.plan.transforms
         return self.plan.faces or not name.endswith(f"{self.plan.name}/faces")
-
-    def _replaced(self, topic: BagTopic, ours: Sequence[OutTopic]) -> bool:
-        """Whether we write this topic ourselves: the bag was recorded with the node, or processed before."""
-        return topic.type != TRANSFORMS and any(topic.name == other.name and topic.type == other.type for other in ours)
 
     def _out(self, topic: BagTopic, ours: Sequence[OutTopic]) -> OutTopic:
         """A topic of the bag as it is written.
@@ -398,14 +419,15 @@ class Offline:
     def items(self) -> Iterator[Item]:
         """Go through the bag, from its beginning or from where `restore` led."""
         skipped = self.read
-        chosen = [topic for topic in self.bag.topics.values() if self._matters(topic)]
         written = 0
-        for number, (topic, time_ns, raw) in enumerate(self.bag.messages(chosen)):
-            if number < skipped:
-                continue
+        for number, (topic, time_ns, raw) in enumerate(self.bag.messages(self._chosen)):
             self.read = number + 1
+            if number < skipped:
+                if number % SKIPPED == 0:
+                    yield None
+                continue
             copy = self._copied.get(topic.name)
-            if copy is not None and not (topic.type == TRANSFORMS and self._is_old(raw)):
+            if copy is not None and not (topic.type == TRANSFORMS and self._is_old(topic, raw)):
                 yield copy, time_ns, raw
             for camera in self.cameras:
                 if topic.name == camera.info and topic.type == CAMERA_INFO:
@@ -417,8 +439,9 @@ class Offline:
                 answer = image_of.look(raw)
             except Exception as error:  # one bad image costs its own answer
                 image_of.counts["bad"] += 1
-                if len(self.examples) < EXAMPLES:
-                    self.examples.append(f"{topic.name}, image {image_of.counts['images']}: {line(error)}")
+                reason = line(error) if line(error) in self.bad or len(self.bad) < REASONS else "other reasons"
+                first, count = self.bad.get(reason, (f"{topic.name}, image {image_of.counts['images']}", 0))
+                self.bad[reason] = first, count + 1
                 answer = None
             if answer is not None:
                 yield image_of, time_ns, answer
@@ -430,7 +453,7 @@ class Offline:
     def _matters(self, topic: BagTopic) -> bool:
         return topic.name in self._copied or any(topic.name in (c.topic.name, c.info) for c in self.cameras)
 
-    def _is_old(self, raw: bytes) -> bool:
+    def _is_old(self, topic: BagTopic, raw: bytes) -> bool:
         """Whether a message of transforms is the node's own, and is replaced by ours."""
         if self._old is None:
             return False
@@ -438,7 +461,15 @@ class Offline:
             frames = [transform.child_frame_id for transform in deserialize_message(raw, TFMessage).transforms]
         except Exception:  # whatever it is, it is not ours
             return False
-        return bool(frames) and all(self._old.fullmatch(frame) for frame in frames)
+        old = bool(frames) and all(self._old.fullmatch(frame) for frame in frames)
+        if old:
+            self.log.warning(f"{self.bag.name}: left out, since it is answered anew: frames of faces on {topic.name}")
+        return old
+
+    def reasons(self) -> str:
+        """Why images could not be answered."""
+        told = self.bad.items()
+        return "; ".join(f"{first}: {why}{f' ({count} times)' if count > 1 else ''}" for why, (first, count) in told)
 
     def publish(self, item: tuple[Camera, int, Answer]) -> list[tuple[OutTopic, int, bytes]]:
         """The messages of an answer."""
@@ -463,20 +494,25 @@ class Offline:
         cameras = [camera.state() for camera in self.cameras]
         if any(state is None for state in cameras):
             return None
-        whole = {"read": self.read, "cameras": cameras, "examples": list(self.examples)}
+        whole = {"read": self.read, "cameras": cameras, "bad": dict(self.bad)}
         return pickled(whole, self.parts.model.face_model)
 
     def sealed(self, state: bytes) -> bytes:
-        """A state of `items`, to which the outputs add theirs when all before it is published."""
-        return pickle.dumps((state, [camera.outputs.state() for camera in self.cameras]))
+        """A state of `items`, to which is added what is known when all before it is published."""
+        outputs = [camera.outputs.state() for camera in self.cameras]
+        return pickle.dumps((state, outputs, list(self.log.errors), list(self.log.notes)))
 
     def restore(self, state: bytes) -> None:
         """Go on from a sealed state."""
-        whole, outputs = unpickled(state, None)
+        whole, outputs, errors, notes = unpickled(state, None)
         told = unpickled(whole, self.parts.model.face_model)
         for camera, of_camera, of_outputs in zip(self.cameras, told["cameras"], outputs, strict=True):
             camera.restore(of_camera, of_outputs)
-        self.examples[:] = told["examples"]
+        for text in errors:
+            self.log.error(text)
+        for text in notes:
+            self.log.warning(text)
+        self.bad.update(told["bad"])
         self.read = int(told["read"])
 
 
@@ -491,6 +527,18 @@ def check_names(name: str, namespace: str) -> None:
         validate_namespace(namespace)
     except Exception as error:  # rclpy has several
         raise ValueError(f"'{name}' in '{namespace}' is no name of a node: {line(error)}") from None
+
+
+def tell_uncalibrated(bag: Bag, cameras: Sequence[BagTopic], log: Log) -> None:
+    """Say which topics of images are no cameras' only because no CameraInfo lies beside them, as beside others."""
+    folders = {name.rpartition("/")[0] for name, topic in bag.topics.items() if topic.type == CAMERA_INFO}
+    drawn = {name.rpartition("/")[0] for name, topic in bag.topics.items() if topic.type == FACES}
+    raw = {name for name, topic in bag.topics.items() if topic.type == IMAGE and topic.count}
+    for name, topic in bag.topics.items():
+        folder = name.rpartition("/")[0]
+        other = folder in drawn or folder in raw or name.endswith("compressedDepth") or topic in cameras
+        if topic.is_image and topic.count and not other and bag.info_of(topic).rpartition("/")[0] not in folders:
+            log.warning(f"{name} is left out: no CameraInfo beside it; --topics takes it")
 
 
 def without_depth(bag: Bag, cameras: Sequence[BagTopic], log: Log) -> list[BagTopic]:

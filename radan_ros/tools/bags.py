@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radan_ros.tools.record import header_stamp, message_class, type_hash
-from radan_ros.tools.salvage import FILES, SalvageReader
+from radan_ros.tools.salvage import SalvageReader, is_data_file
 from radan_ros.tools.sources import SourceError
 
 if TYPE_CHECKING:
@@ -66,8 +67,8 @@ def is_bag(text: str) -> bool:
     """Whether this is the path of a rosbag2 folder, or of a file of one."""
     path = Path(text).expanduser()
     if path.is_dir():
-        return any(p.name == "metadata.yaml" or p.suffix in FILES for p in path.iterdir())
-    return path.suffix in FILES and path.is_file()
+        return any(p.name == "metadata.yaml" or is_data_file(p) for p in path.iterdir())
+    return is_data_file(path) and path.is_file()
 
 
 class Bag:
@@ -105,6 +106,7 @@ class Bag:
         self.topics: dict[str, BagTopic] = {}
         self.losses: list[str] = []
         self._salvage = salvage
+        self._salvaged: SalvageReader | None = None
         with self._open() as reader:
             self.begin = reader.start_time if reader.message_count else 0
             self.seconds = max(0, reader.end_time - reader.start_time) * 1e-9 if reader.message_count else 0.0
@@ -171,10 +173,8 @@ class Bag:
                     connection, time_ns, raw = next(stream)
                     read += 1
                 except StopIteration:
-                    if isinstance(reader, SalvageReader):
-                        if len(connections) == len(reader.connections):
-                            reader.missing(read)
-                        self.losses = reader.losses
+                    if isinstance(reader, SalvageReader) and len(connections) == len(reader.connections):
+                        reader.missing(read)
                     return
                 except Exception as error:  # rosbags has no common error for what a damaged file may hold
                     raise SourceError(f"{self.name}: damaged: {_line(error)}") from None
@@ -227,18 +227,21 @@ class Bag:
             raise SourceError(
                 f"{self.name}: reading bags needs the package rosbags: pip install rosbags ({error})"
             ) from None
-        reader: Reader | SalvageReader
         try:
-            if self._salvage:
-                reader = SalvageReader(self.path)
-                self.losses = reader.losses
-            else:
+            if not self._salvage:
                 reader = Reader(self.path)
                 reader.open()
+            elif self._salvaged is None:  # it stays open: to unpack or to search it again would take as long again
+                self._salvaged = SalvageReader(self.path)
+                self.losses = self._salvaged.losses
+                weakref.finalize(self, self._salvaged.close)
         except Exception as error:  # as above
             cut = self.path.is_dir() and not (self.path / "metadata.yaml").is_file() and not self._salvage
             hint = " (a recording that was cut off has no metadata.yaml: ros2 bag reindex makes one)" if cut else ""
             raise SourceError(f"{self.name}: cannot be read as a rosbag2: {_line(error)}{hint}") from None
+        if self._salvaged is not None:
+            yield self._salvaged
+            return
         try:
             yield reader
         finally:

@@ -5,8 +5,9 @@ image's header, and in the bag at the time of the image. The same bag gives the 
 interruption (see `radan_ros.tools.segments`) the same as without it. A CameraInfo holds from its place in the bag on,
 as for the node; but images before the first usable one are answered with that one, where the node would guess.
 
-Exit status: 0 when everything was answered; 1 when a bag or an image was not, or a bag is damaged: what could be read
-is then in the output, and a line on stderr says what could not; 2 for wrong usage; 130 after Ctrl-C.
+Exit status: 0 when everything was answered; 1 when a bag or an image was not, a bag is damaged (what could be read is
+then in the output, and a line on stderr says what could not), or what it needs cannot be opened; 2 for a command line
+that cannot be; 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 import sqlite3
 import sys
 import threading
@@ -34,7 +36,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from radan_ros.tools.bags import Bag, is_bag
 from radan_ros.tools.naming import distinct_names
-from radan_ros.tools.segments import COMPRESSIONS, STORAGES, BusyError, OtherJobError, SegmentedBag, discard, finished
+from radan_ros.tools.segments import (
+    COMPRESSIONS,
+    PROGRESS,
+    STORAGES,
+    BusyError,
+    ForeignError,
+    OtherJobError,
+    SegmentedBag,
+    discard,
+    fingerprint,
+    finished,
+    partial_of,
+)
 from radan_ros.tools.sources import SourceError
 
 if TYPE_CHECKING:
@@ -47,11 +61,11 @@ ALL = "all"
 SEGMENT = 1800  # images: a minute of a camera, and what an interruption can cost
 TICK = 0.5  # seconds between signs of life
 AHEAD = 4  # images, and what lies between them, that wait for the next thread
-FORMAT = 1  # of what is written; another one is another job
+FORMAT = 2  # of what is written; another one is another job
 OWN = {"model", "device", "threads"}  # parameters that change nothing in the bag, or are told by the model's figures
 
 Tick = Callable[[int, int, int], None]
-"""Told of progress: messages read, messages in all, images answered."""
+"""Told of progress: messages read, messages in all, images answered by this run."""
 
 
 @dataclass(frozen=True)
@@ -139,15 +153,18 @@ def process(job: Job, tick: Tick | None = None) -> Result:
     """
     try:
         return _process(job, tick or (lambda *_: None))
-    except (SourceError, OtherJobError, BusyError) as error:
-        text = str(error)
-        if not isinstance(error, SourceError):
-            text = f"{job.target} {error}" + ("; --overwrite makes it anew" if isinstance(error, OtherJobError) else "")
-        return Result(troubles=(text,))
+    except SourceError as error:
+        return Result(troubles=(str(error),))
+    except OtherJobError as error:
+        return Result(troubles=(f"{job.target} {error}; --overwrite makes it anew",))
+    except (BusyError, ForeignError) as error:
+        return Result(troubles=(f"{job.target} {error}",))
     except (OSError, sqlite3.Error) as error:
         return Result(troubles=(f"{job.target}: {_line(error)}; run again to go on",))
     except (ValueError, ImportError, RuntimeError, MemoryError) as error:
         return Result(troubles=(f"{job.bag}: {_line(error)}",))
+    except Exception as error:  # of a damaged bag a library may make anything, and the other bags are to go on
+        return Result(troubles=(f"{job.bag}: {type(error).__name__}: {_line(error)}",))
 
 
 def _process(job: Job, tick: Tick) -> Result:
@@ -157,24 +174,24 @@ def _process(job: Job, tick: Tick) -> Result:
     plan = _plan(job, bag, log)
     parts = _parts(replace(plan.settings, publish=()))
     target, started = Path(job.target), time.monotonic()
-    if job.overwrite:
-        discard(target)
     described = _described(job, bag, plan, parts)
-    before = finished(target, described)
+    before = None if job.overwrite else finished(target, described)
     if before is not None:
         return replace(_result(before), notes=(f"{target} was processed before",))
     work = Offline(bag, plan, parts, log)
+    if job.overwrite:
+        discard(target)  # now that nothing is wrong with the input
     out = SegmentedBag(target, described, storage=job.storage, compression=job.compression)
     try:
         out.declare(work.topics)
-        total = sum(topic.count for topic in bag.topics.values() if plan.copy or topic in plan.cameras)
-        begun = 0
+        begun = None
         if out.summary is None:
-            begun = _run(work, out, job.threads, lambda read, images: tick(read, total, images))
+            begun = _run(work, out, job.threads, tick)
         result = _result(out.summary or {})
         out.finish()
     finally:
         out.close()
+    begun = result.images if begun is None else begun
     return replace(result, took=time.monotonic() - started, begun=begun, notes=tuple(log.notes))
 
 
@@ -188,9 +205,10 @@ def _summary_of(work: Offline) -> dict[str, Any]:
     name = work.bag.name
     counts = [camera.counts for camera in work.cameras]
     bad = sum(count["bad"] for count in counts)
-    troubles = [f"{name}: {text}" for text in (*work.bag.losses, *work.log.errors)]
+    # Sorted: they come from several threads.
+    troubles = [f"{name}: {text}" for text in (*work.bag.losses, *sorted(work.log.errors))]
     if bad:
-        troubles.append(f"{name}: {bad} images could not be answered ({'; '.join(work.examples)})")
+        troubles.append(f"{name}: {bad} images could not be answered ({work.reasons()})")
     return {
         "images": sum(count["images"] for count in counts),
         "answered": sum(count["answered"] for count in counts),
@@ -200,7 +218,7 @@ def _summary_of(work: Offline) -> dict[str, Any]:
     }
 
 
-def _run(work: Offline, out: SegmentedBag, threads: int, tick: Callable[[int, int], None]) -> int:
+def _run(work: Offline, out: SegmentedBag, threads: int, tick: Tick) -> int:
     """Read, answer and write; returns how many images were answered before."""
     from radan_ros.tools.ahead import WriteBehind, read_ahead
 
@@ -208,7 +226,10 @@ def _run(work: Offline, out: SegmentedBag, threads: int, tick: Callable[[int, in
     if out.state is None:
         first = work.announce()
     else:
-        work.restore(out.state)
+        try:
+            work.restore(out.state)
+        except Exception as error:  # made by another version of this package
+            raise OtherJobError(f"cannot be gone on with ({_line(error)})") from None
     begun = work.images
     items: Iterator[Item] = work.items()
     with contextlib.ExitStack() as stack:
@@ -221,10 +242,11 @@ def _run(work: Offline, out: SegmentedBag, threads: int, tick: Callable[[int, in
             if isinstance(item, bytes):
                 store(out.end_segment, work.sealed(item))
                 continue
-            store(_write, out, [item] if isinstance(item[2], bytes) else work.publish(item))
+            if item is not None:
+                store(_write, out, [item] if isinstance(item[2], bytes) else work.publish(item))
             if time.monotonic() - last > TICK:
                 last = time.monotonic()
-                tick(work.read, work.images)
+                tick(work.read, work.total, work.images - begun)
         store(lambda: out.end(_summary_of(work)))  # in that thread: a database belongs to the one that opened it
     return begun
 
@@ -242,9 +264,9 @@ def _plan(job: Job, bag: Bag, log: Any) -> Plan:
     from radan_ros.ros import compat, offline
     from radan_ros.ros.parameters import from_values
 
-    offline.check_names(job.name, job.namespace)
     cameras = bag.cameras(job.topics)
     if not job.topics:
+        offline.tell_uncalibrated(bag, cameras, log)
         cameras = offline.without_depth(bag, cameras, log)
     views = [view for view in VIEWS if view in job.publish or (ALL in job.publish and view != "humans")]
     if ALL in job.publish and compat.has_hri_msgs() and len(cameras) == 1:
@@ -270,7 +292,9 @@ def _parts(settings: Settings) -> Parts:
     """Model, renderer and detector, for all bags of a process."""
     from radan_ros.ros.engine import Engine
     from radan_ros.ros.offline import Log
+    from radan_ros.threads import limit_blas
 
+    limit_blas()
     return Engine(settings, Log()).parts
 
 
@@ -281,7 +305,7 @@ def _described(job: Job, bag: Bag, plan: Plan, parts: Parts) -> dict[str, Any]:
     files = [] if network is None else [network, network.with_suffix(".bin")]
     return {
         "format": FORMAT,
-        "bag": [[p.name, p.stat().st_size] for p in _files(bag.path)],
+        "bag": [[p.name, *fingerprint(p)] for p in _files(bag.path, logs=True)],
         "topics": [camera.name for camera in plan.cameras],
         "parameters": {k: v for k, v in asdict(plan.settings).items() if k not in OWN},
         "publish": [plan.faces, plan.transforms],
@@ -293,10 +317,15 @@ def _described(job: Job, bag: Bag, plan: Plan, parts: Parts) -> dict[str, Any]:
     }
 
 
-def _files(path: Path) -> list[Path]:
+def _files(path: Path, *, logs: bool = False) -> list[Path]:
+    """The files of a bag; with what a database has not yet taken over from its log, and metadata."""
     from radan_ros.tools.salvage import data_files
 
-    return data_files(path) if path.is_dir() else [path]
+    files = data_files(path) if path.is_dir() else [path]
+    if logs:
+        others = [file.with_name(f"{file.name}-wal") for file in files] + [path / "metadata.yaml"]
+        files = [*files, *(file for file in others if file.is_file())]
+    return files
 
 
 # --------------------------------------------------------------------------------------------------------- many bags
@@ -315,12 +344,10 @@ class Runner(Protocol):
 
 
 def process_with_sign(job: Job, sign: str) -> Result:
-    """`process` in another process: tells its progress by a file, and ends when nobody waits for it any more."""
-    parent, file = os.getppid(), Path(sign)
+    """`process` in another process, or on another machine: tells its progress by a file."""
+    file = Path(sign)
 
     def tick(read: int, total: int, images: int) -> None:
-        if os.getppid() != parent:
-            os._exit(1)
         with contextlib.suppress(OSError):
             file.write_text(json.dumps([read, total, images]), encoding="utf-8")
 
@@ -333,7 +360,7 @@ class Processes:
     def __init__(self, number: int) -> None:
         # A new interpreter each: threads and a GPU do not survive a fork.
         context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(number, context, initializer=signal.signal, initargs=_IGNORE)
+        self._pool = ProcessPoolExecutor(number, context, initializer=begin_worker, initargs=(os.getpid(),))
 
     def submit(self, job: Job, sign: str) -> Future[Result]:
         """Begin with a job when a process is free."""
@@ -346,7 +373,16 @@ class Processes:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-_IGNORE = (signal.SIGINT, signal.SIG_IGN)
+def begin_worker(parent: int) -> None:
+    """Leave Ctrl-C to the program that began this process, and end when it does, however that is."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(TICK)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 class RayTasks:
@@ -357,6 +393,7 @@ class RayTasks:
     """
 
     def __init__(self, address: str, number: int, threads: int, gpu: bool) -> None:
+        _check_there(address)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a robot tells nobody; a cluster's own word counts
         try:
             import ray
@@ -382,6 +419,16 @@ class RayTasks:
         self._ray.shutdown()
 
 
+def _check_there(address: str) -> None:
+    """Raise SourceError where no machine listens: Ray would wait for a minute, and say nothing."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        except (OSError, OverflowError) as error:
+            raise SourceError(f"--ray {address}: nothing answers there ({_line(error)})") from None
+
+
 def process_all(jobs: Sequence[Job], runner: Runner | None, tell: Callable[[Job, Result], None]) -> None:
     """Process bags, here or by a runner, with a progress bar over all of them; `tell` hears of each that is done.
 
@@ -404,7 +451,7 @@ def process_all(jobs: Sequence[Job], runner: Runner | None, tell: Callable[[Job,
         bar.set_postfix_str(f"{sum(images) / max(1e-9, time.monotonic() - began):.0f} images/s")
 
     def ended(number: int, result: Result) -> None:
-        show(number, 1, 1, result.images)
+        show(number, 1, 1, result.images - result.begun if result.took else 0)
         with tqdm.external_write_mode(file=sys.stderr):
             tell(jobs[number], result)
 
@@ -413,7 +460,7 @@ def process_all(jobs: Sequence[Job], runner: Runner | None, tell: Callable[[Job,
             for number, job in enumerate(jobs):
                 ended(number, process(job, lambda *told, number=number: show(number, *told)))  # type: ignore[misc]
             return
-        signs = [f"{job.target}.progress" for job in jobs]
+        signs = [str(partial_of(Path(job.target)) / PROGRESS) for job in jobs]
         waiting = {runner.submit(job, sign): k for k, (job, sign) in enumerate(zip(jobs, signs, strict=True))}
         try:
             while waiting:
@@ -451,6 +498,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (SourceError, ValueError, ImportError, OSError) as error:
         print(f"{parser.prog}: {_line(error)}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     status = 0
     for text in missing:
         print(f"{parser.prog}: {text}", file=sys.stderr)
@@ -473,7 +522,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         workers = min(options.workers, len(jobs))
         if options.ray is not None and jobs:
             gpu = str(jobs[0].parameters.get("device", "")).startswith("cuda")
-            runner = RayTasks(options.ray, workers, min(options.threads, 3), gpu)
+            runner = RayTasks(options.ray, workers, options.threads, gpu)
         elif workers > 1:
             runner = Processes(workers)
         process_all(jobs, runner, tell)
@@ -494,46 +543,69 @@ def _interrupt(_number: int, _frame: Any) -> None:
 
 
 def _check_ros() -> None:
+    """Load what needs ROS, or raise ImportError with the way to have it. Ctrl-C ends the program without a word."""
+    main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT)
+    if main_thread:  # modules that are being loaded would make another error of it
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     try:
         import rclpy.serialization  # noqa: F401
 
-        import radan_ros.msg  # noqa: F401
+        import radan_ros.msg
     except ImportError as error:
         raise ImportError(
             f"needs ROS 2's Python packages and this package's messages, from a sourced workspace ({error})"
         ) from None
+    else:
+        import radan_ros.ros.offline  # noqa: F401
+    finally:
+        if main_thread:
+            signal.signal(signal.SIGINT, before)
 
 
 def _jobs(options: argparse.Namespace) -> tuple[list[Job], list[str]]:
     """The jobs of a command line, and what is wrong with the bags that are none."""
+    from radan_ros.ros.offline import check_names
+
     paths = list(dict.fromkeys(Path(text).expanduser() for text in options.bags))
     missing = [f"{path}: {'no rosbag2' if path.exists() else 'no such file or folder'}" for path in paths
                if not is_bag(str(path))]  # fmt: skip
     there = [path for path in paths if is_bag(str(path))]
     out = Path(options.out).expanduser()
     parameters = _parameters(options)
+    check_names(options.name, options.namespace)
     jobs = []
     for path, name in zip(there, distinct_names(there), strict=True):
-        if (out / name).resolve() == path.resolve():
-            raise ValueError(f"{path}: --out is where the bag lies: name another folder")
+        _check_apart(out / name, there)
         jobs.append(
             Job(
-                str(path),
-                str(out / name),
-                parameters,
-                tuple(options.topics),
-                tuple(options.publish),
-                options.name,
-                options.namespace,
-                options.only_ours,
-                options.storage,
-                options.compression,
-                options.threads,
-                options.segment,
-                options.overwrite,
+                bag=str(path),
+                target=str(out / name),
+                parameters=parameters,
+                topics=tuple(options.topics),
+                publish=tuple(options.publish),
+                name=options.name,
+                namespace=options.namespace,
+                only_ours=options.only_ours,
+                storage=options.storage,
+                compression=options.compression,
+                threads=options.threads,
+                segment=options.segment,
+                overwrite=options.overwrite,
             )
         )
     return jobs, missing
+
+
+def _check_apart(target: Path, bags: Sequence[Path]) -> None:
+    """Raise ValueError where an output would lie in a recording, or a recording in what is removed for an output."""
+    for bag in bags:
+        recording = bag.resolve()
+        if (recording.parent / "metadata.yaml").is_file():  # a file of a bag
+            recording = recording.parent
+        for place in (target.resolve(), partial_of(target.resolve())):
+            if place.is_relative_to(recording) or bag.resolve().is_relative_to(place):
+                raise ValueError(f"{bag}: --out is where the bag lies: name another folder")
 
 
 def _parameters(options: argparse.Namespace) -> dict[str, Any]:
@@ -564,6 +636,8 @@ def _parameters(options: argparse.Namespace) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not equals:
             raise ValueError(f"--set {text}: write name=value")
+        if name == "publish":
+            raise ValueError(f"--set {text}: what is published is named by --publish")
         try:
             values[name] = yaml.safe_load(value) if value else ""
         except yaml.YAMLError as error:
@@ -596,7 +670,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Find the faces in the images of rosbag2 recordings, and write the recordings with the node's "
         "topics in them. A run that was interrupted goes on when it is started again.",
         epilog="Of several cameras in a bag each gets topics beside its own (/left/radan/faces) and frames with its "
-        "name (left_face_0). Exit status: 0, 1 when something was lost or not answered, 2 for wrong usage.",
+        "name (left_face_0). Exit status: 0; 1 when something was lost or not answered, or a bag, topic, model "
+        "or device cannot be opened; 2 for a command line that cannot be (an option, parameter, name or place).",
     )
     parser.add_argument("bags", nargs="+", metavar="BAG", help="rosbag2 folder, or an .mcap or .db3 file of one")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the bags")
@@ -630,9 +705,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--threads",
-        type=positive_integer,
+        type=int,
+        choices=(1, 2, 3),
         default=3,
-        metavar="N",
         help="for one bag: 1, 2 (the disk has its own) or 3 (the outputs, too; default)",
     )
     parser.add_argument(

@@ -1,50 +1,54 @@
 """Read what can be read of a rosbag2 whose files are damaged, cut off, or without their metadata.yaml.
 
-Undamaged files are read by the library rosbags. Where that gives up, an MCAP is read record by record, and a sqlite3
-database row by row; each loss is a line of text.
+An MCAP is read chunk by chunk, from its index where rosbags can read that, or else by a search for its records; a
+sqlite3 database row by row. Each loss is a line of text.
 """
 
 from __future__ import annotations
 
 import heapq
+import os
 import re
 import shutil
+import sqlite3
 import struct
 import tempfile
+from array import array
+from binascii import crc32
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from rosbags.interfaces import Connection
+    from rosbags.interfaces import Connection, MessageDefinition
 
 FILES = (".mcap", ".db3")
 ZSTD = b"\x28\xb5\x2f\xfd"  # what begins a compressed message or file; no CDR message does
 _MAGIC = b"\x89MCAP0\r\n"
-_SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _INDEX, _END = 3, 4, 5, 6, 7, 15
-_COUNTED = (_SCHEMA, _CHANNEL, _MESSAGE, _CHUNK)
+_FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _INDEX = 2, 3, 4, 5, 6, 7
+_RECORD = re.compile(rb"[\x05\x06].{6}\x00\x00", re.DOTALL)  # how a message or chunk begins, shorter than 2^48 bytes
+_BEHIND = b"\x06\x07\x0f"  # what comes behind a chunk: another one, its index, or the end of the data
+_PIECE = 2**20  # bytes that are searched at a time, and that messages outside of chunks are read at a time
+_MOST = 2**29  # bytes that a message or chunk may unpack to: what is larger is a bomb
 _GAP = 100_000  # rows of a database to look for behind one that cannot be read, where nothing tells how many there are
+_LAST = 2**63  # no time in ns is so late
+Tell = Callable[[str], None]
 
 
-class _Storage(Protocol):
-    """One file of a bag, as rosbags reads it: `connections`, and `messages` of some of them, in order of time."""
-
-    @property
-    def connections(self) -> list[Connection]: ...
-
-    def messages(self, connections: Collection[Connection]) -> Iterator[tuple[Connection, int, bytes]]: ...
-
-    def close(self) -> None: ...
+def is_data_file(path: Path) -> bool:
+    """Whether this is the name of a file with messages."""
+    return (Path(path.stem) if path.suffix == ".zstd" else path).suffix in FILES
 
 
 def data_files(folder: Path) -> list[Path]:
     """Files with messages of a bag's folder, by the numbers in their names: 2 comes before 10."""
-    found = [p for p in folder.iterdir() if p.suffix in FILES or (p.suffix == ".zstd" and Path(p.stem).suffix in FILES)]
+    found = [path for path in folder.iterdir() if is_data_file(path)]
     return sorted(found, key=lambda p: [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", p.name)])
 
 
@@ -65,7 +69,7 @@ class SalvageReader:
     start_time, end_time : int
         Nanoseconds; end_time is one past the last message.
     losses : list of str
-        What could not be read, so far; complete when all messages were read.
+        What could not be read: at opening, and in the last pass over the messages, so far.
 
     Raises
     ------
@@ -75,8 +79,8 @@ class SalvageReader:
 
     def __init__(self, path: Path) -> None:
         self.losses: list[str] = []
-        self._unpacked: tempfile.TemporaryDirectory[str] | None = None
-        self._files: list[tuple[str, Path, _Storage]] = []
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._files: list[tuple[str, Mcap | Database]] = []
         self._expected: int | None = None
         try:
             for file in self._list(path) if path.is_dir() else [path]:
@@ -86,8 +90,9 @@ class SalvageReader:
         except BaseException:
             self.close()
             raise
-        self.connections = [c for _, _, storage in self._files for c in storage.connections]
-        spans = [storage.metadata for _, _, storage in self._files]  # type: ignore[attr-defined]
+        self._opening = list(self.losses)
+        self.connections = [c for _, storage in self._files for c in storage.connections]
+        spans = [storage.metadata for _, storage in self._files]
         self.message_count = sum(span.message_count for span in spans)
         held = [span for span in spans if span.message_count]
         self.start_time = min((span.start_time for span in held), default=0)
@@ -113,81 +118,73 @@ class SalvageReader:
         return [file for file in named if file in there]
 
     def _open_file(self, file: Path) -> None:
-        from rosbags.rosbag2 import Reader
-
-        path = self._unpack(file) if file.suffix == ".zstd" else file
-        log = path.with_name(f"{path.name}-wal")
+        tell = self._teller(file.name)
         try:
-            if log.is_file() and log.stat().st_size:
-                raise ValueError(f"it was not closed: {log.name} is beside it")
-            reader = Reader(path)
-            reader.open()
-            self._files.append((file.name, path, reader.storage))  # type: ignore[arg-type]
-        except Exception as error:  # rosbags has no common error for what a damaged file may hold
-            self._salvage(file.name, path, error)
-
-    def _salvage(self, name: str, path: Path, error: Exception) -> None:
-        try:
-            storage = _open_salvaged(path)
-        except Exception as worse:
-            self.losses.append(f"{name}: nothing of it can be read: {_line(worse)}")
+            path = self._unpack(file, tell) if file.suffix == ".zstd" else file
+            storage = Mcap(path, tell) if path.suffix == ".mcap" else Database(self._settle(path, tell), tell)
+        except Exception as error:  # there is no common error for what a damaged file may hold
+            tell(f"nothing of it can be read: {_line(error)}")
             return
-        self.losses.append(f"{name}: {_line(error)}")
-        self._hear(name, storage)
-        self._files.append((name, path, storage))
+        self._files.append((file.name, storage))
 
-    def _unpack(self, file: Path) -> Path:
-        """A compressed file as a plain one in a temporary folder; of one that is cut off, its beginning."""
-        if self._unpacked is None:
-            self._unpacked = tempfile.TemporaryDirectory(prefix="radan_bag_")
-        target = Path(self._unpacked.name) / file.stem
+    def _teller(self, name: str) -> Tell:
+        return lambda line: self.losses.append(f"{name}: {line}")
+
+    def _place(self, name: str) -> Path:
+        """For a file in a temporary folder."""
+        if self._temporary is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="radan_bag_")
+        return Path(self._temporary.name) / name
+
+    def _unpack(self, file: Path, tell: Tell) -> Path:
+        """A compressed file as a plain one; of one that is cut off, its beginning."""
+        target = self._place(file.stem)
         with file.open("rb") as packed, target.open("wb") as plain:
             try:
                 shutil.copyfileobj(_zstd().open(packed, "rb"), plain)
             except (EOFError, _zstd().ZstdError) as error:
-                self.losses.append(f"{file.name}: damaged: {_line(error)}")
+                tell(f"damaged: {_line(error)}")
         return target
+
+    def _settle(self, file: Path, tell: Tell) -> Path:
+        """A copy of a database with what a recorder that was killed left in a log beside it, and without a part of a
+        page at its end; itself when it has neither.
+        """
+        logs = [log for end in ("-wal", "-journal") if (log := file.with_name(file.name + end)).is_file()]
+        logs = [log for log in logs if log.stat().st_size]
+        with file.open("rb") as stream:
+            (page,) = struct.unpack_from(">16xH", stream.read(18).ljust(18, b"\0"))
+        size = file.stat().st_size
+        cut = size % (65536 if page == 1 else page or 1)
+        if not logs and not cut:
+            return file
+        for log in logs:
+            tell(f"it was not closed: {log.name} is beside it")
+        for source in (file, *logs):  # sqlite writes beside what it opens, and into it
+            shutil.copyfile(source, self._place(source.name))
+        copy = self._place(file.name)
+        os.truncate(copy, size - cut)  # or sqlite takes the rest of the page for zeros
+        with suppress(sqlite3.Error), closing(sqlite3.connect(copy)) as base:
+            base.execute("PRAGMA journal_mode = DELETE")  # takes the log over
+        return copy
 
     def messages(self, connections: Collection[Connection]) -> Iterator[tuple[Connection, int, bytes]]:
         """Messages of some connections: connection, time in ns, CDR bytes. File by file, each in order of time."""
-        for number, (name, path, storage) in enumerate(self._files):
+        self.losses[:] = self._opening
+        for name, storage in self._files:
             chosen = [c for c in storage.connections if any(c is wanted for wanted in connections)]
             if not chosen:
                 continue
-            read = 0
-            try:
-                for item in storage.messages(chosen):
-                    read += 1
-                    yield self._plain(name, item)
-                self._hear(name, storage)
-                continue
-            except Exception as error:  # as above
-                self.losses.append(f"{name}: damaged: {_line(error)}")
-            again = _open_salvaged(path)
-            self._hear(name, again)
-            self._files[number] = (name, path, again)
-            names = {(c.topic, c.msgtype): c for c in chosen}
-            theirs = [c for c in again.connections if (c.topic, c.msgtype) in names]
-            # The order is the same, so that it goes on behind what was read already.
-            for connection, time_ns, raw in islice(again.messages(theirs), read, None):
-                yield self._plain(name, (names[connection.topic, connection.msgtype], time_ns, raw))
-            self._hear(name, again)
-
-    def _hear(self, name: str, storage: _Storage) -> None:
-        """Take over the losses of a file that rosbags does not read."""
-        if isinstance(storage, (SalvagedMcap, SalvagedDatabase)):
-            self.losses += [f"{name}: {line}" for line in storage.losses]
-            storage.losses = []
-
-    def _plain(self, name: str, item: tuple[Connection, int, bytes]) -> tuple[Connection, int, bytes]:
-        connection, time_ns, raw = item
-        if bytes(raw[:4]) != ZSTD:
-            return item
-        try:
-            return connection, time_ns, _zstd().decompress(raw)
-        except _zstd().ZstdError as error:
-            self.losses.append(f"{name}: a message of {connection.topic} cannot be unpacked: {_line(error)}")
-            return connection, time_ns, b""
+            tell = self._teller(name)
+            bad: Counter[str] = Counter()
+            for connection, time_ns, raw in storage.messages(chosen, tell):
+                plain = unpacked(raw) if raw.startswith(ZSTD) else raw
+                if plain is None:
+                    bad[connection.topic] += 1
+                else:
+                    yield connection, time_ns, plain
+            for topic, count in bad.items():
+                tell(f"{count} messages of {topic} cannot be unpacked")
 
     def missing(self, read: int) -> None:
         """Tell how many messages were `read` in all, once all were."""
@@ -196,148 +193,129 @@ class SalvageReader:
 
     def close(self) -> None:
         """Close all files."""
-        for _, _, storage in self._files:
+        for _, storage in self._files:
             storage.close()
         self._files = []
-        if self._unpacked is not None:
-            self._unpacked.cleanup()
+        if self._temporary is not None:
+            self._temporary.cleanup()
 
 
 @dataclass
 class Span:
-    """How many messages a file holds, and their times in ns (one past the last), under rosbags' names."""
+    """How many messages a file holds, and their times in ns (one past the last)."""
 
     message_count: int = 0
     start_time: int = 0
     end_time: int = 0
 
 
-def _open_salvaged(path: Path) -> SalvagedMcap | SalvagedDatabase:
-    return SalvagedMcap(path) if path.suffix == ".mcap" else SalvagedDatabase(path)
-
-
 # ---------------------------------------------------------------------------------------------------------- MCAP
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Part:
-    """A chunk, or a lone message, that can be read."""
+    """Records of an MCAP that are read together: a chunk, or neighbours outside of chunks."""
 
-    begin: int  # time of its first message, ns
-    offset: int  # of its record in the file
-    code: int
-    length: int  # of the record behind its head
+    begin: int  # not after its first message, ns
+    offset: int  # in the file: of the chunk's record, or of the first record
+    length: int  # of all, bytes
+    chunk: bool
+    held: int | None = None  # messages, as far as an index tells
 
 
-class SalvagedMcap:
-    """An MCAP read without its index: every record that is whole, chunks that pass their checksum, and of a chunk that
-    is cut off what can be unpacked. Raises ValueError when it is no MCAP.
+class Mcap:
+    """An MCAP of which records may be damaged, or the end with the index may be missing.
+
+    The index is believed where all chunks begin where it says. Otherwise, all that has the form of a record is read,
+    and damaged bytes are skipped up to the next chunk or message.
+
+    Parameters
+    ----------
+    path : Path
+        Of the file.
+    tell : callable
+        Takes a line on each loss.
+
+    Attributes
+    ----------
+    connections : list of Connection
+        One for each channel.
+    metadata : Span
+        Of the messages that can be read; as the index has it where there is one.
+
+    Raises
+    ------
+    ValueError
+        When it is no MCAP.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, tell: Tell) -> None:
         self.connections: list[Connection] = []
         self.metadata = Span()
-        self.losses: list[str] = []
-        self._schemas: dict[int, tuple[str, str, str]] = {}
         self._parts: list[_Part] = []
-        self._ids: set[int] = set()
-        self._times: list[int] = []
         self._file = path.open("rb")
         self._size = path.stat().st_size
-        if self._file.read(len(_MAGIC)) != _MAGIC:
+        if self._bytes(0, len(_MAGIC)) != _MAGIC:
             self._file.close()
             raise ValueError("the file does not begin as an MCAP does")
-        self._counts: Counter[int] = Counter()
-        self._scan()
-        self.connections = [c._replace(msgcount=self._counts[c.id]) for c in self.connections]
-        if self._times:
-            self.metadata = Span(len(self._times), min(self._times), max(self._times) + 1)
-        self._times = []
+        try:
+            self._read_index(path)
+        except Exception as error:  # whatever rosbags says to what a damaged index may hold
+            if _Scan(self, tell).run() and not isinstance(error, _NoIndexError):
+                tell(f"its index does not help: {_line(error)}")
 
-    def _scan(self) -> None:
-        lost = None  # where a chunk could not be read whose index may tell how much it held
-        while (at := self._file.tell()) < self._size:
-            head = self._file.read(9)
-            if len(head) < 9:
-                break
-            code, length = head[0], int.from_bytes(head[1:], "little")
-            if code == _END:
-                return
-            if not 1 <= code < 128 or (length > self._size - at - 9 and code not in _COUNTED):
-                break
-            if code in _COUNTED:
-                lost = None
-                body = self._file.read(length)
-                whole = len(body) == length
-                if code == _CHUNK:
-                    content, good = unpacked_chunk(body)
-                    times = [self._note(inner, record) for inner, record in records(content)]
-                    known = [t for t in times if t is not None]
-                    if known:
-                        self._parts.append(_Part(min(known), at, code, len(body)))
-                    if not good and whole:
-                        lost = f"the chunk at byte {at} is damaged: {len(known)} of its messages could be read"
-                        self.losses.append(lost)
-                        held = 0
-                elif whole:
-                    time_ns = self._note(code, body)
-                    if time_ns is not None:
-                        self._parts.append(_Part(time_ns, at, code, length))
-                if not whole:
-                    break
-            elif code == _INDEX and lost is not None:
-                held += struct.unpack_from("<I", self._file.read(length), 2)[0] // 16
-                self.losses[-1] = f"{lost} (it held {held})"
-            else:
-                self._file.seek(length, 1)
-        self.losses.append(f"it ends at byte {self._size} without its index; {len(self._times)} messages are before")
+    def _read_index(self, path: Path) -> None:
+        """Topics and places of chunks."""
+        from rosbags.rosbag2.storage_mcap import McapReader
 
-    def _note(self, code: int, body: bytes) -> int | None:
-        """Remember what a record says: the time of a message."""
-        from rosbags.interfaces import Connection, ConnectionExtRosbag2
-        from rosbags.rosbag2.storage_mcap import Schema, get_msgdef, get_qos
+        class Indexed(McapReader):
+            def meta_scan(self) -> None:
+                raise _NoIndexError  # its scan stops at the first damage
 
-        if code == _MESSAGE and len(body) >= 22:
-            self._counts[int.from_bytes(body[:2], "little")] += 1
-            self._times.append(int.from_bytes(body[6:14], "little"))
-            return self._times[-1]
-        if code == _SCHEMA:
-            (number,) = struct.unpack_from("<H", body)
-            name, at = _text(body, 2)
-            encoding, at = _text(body, at)
-            self._schemas[number] = (name, encoding, _text(body, at)[0])
-        elif code == _CHANNEL:
-            number, schema = struct.unpack_from("<HH", body)
-            if number not in self._ids and schema in self._schemas:
-                self._ids.add(number)
-                topic, at = _text(body, 4)
-                form, at = _text(body, at)
-                extra = ConnectionExtRosbag2(form, get_qos(body[at + 4 :]))
-                name, encoding, text = self._schemas[schema]
-                definition = get_msgdef(Schema(schema, name, encoding, text))
-                self.connections.append(Connection(number, topic, name, definition, "", 0, extra, self))
-        return None
+        reader = Indexed(path)
+        reader.open()
+        with closing(reader):
+            told = reader.metadata
+            for c in reader.chunks:
+                held = sum(c.channel_count.values())
+                self._parts.append(_Part(c.message_start_time, c.chunk_start_offset, c.chunk_length, True, held))
+            connections = [c._replace(owner=self) for c in reader.connections]
+        if told.message_count != sum(part.held or 0 for part in self._parts):
+            raise _NoIndexError  # messages outside of chunks, which it does not have
+        for part in self._parts:
+            if self._bytes(part.offset, 9) != struct.pack("<BQ", _CHUNK, part.length - 9):
+                raise ValueError(f"there is no chunk at byte {part.offset}")
+        self.connections = connections
+        if told.message_count:
+            self.metadata = Span(told.message_count, told.start_time, told.end_time)
 
-    def messages(self, connections: Collection[Connection]) -> Iterator[tuple[Connection, int, bytes]]:
+    def _bytes(self, at: int, length: int) -> bytes:
+        self._file.seek(min(at, self._size))
+        return self._file.read(max(0, min(length, self._size - at)))
+
+    def messages(self, connections: Collection[Connection], tell: Tell) -> Iterator[tuple[Connection, int, bytes]]:
         """Messages in order of time."""
         wanted = {c.id: c for c in connections}
         # As rosbags sorts them: by time, then by the place of the chunk, then by the place in it.
-        for time_ns, offset, _, number, raw in heapq.merge(*(self._read(part, wanted) for part in self._parts)):
-            if offset:
+        for time_ns, _, k, number, raw in heapq.merge(*(self._read(part, wanted, tell) for part in self._parts)):
+            if k >= 0:
                 yield wanted[number], time_ns, raw
 
-    def _read(self, part: _Part, wanted: Collection[int]) -> Iterator[tuple[int, int, int, int, bytes]]:
-        yield part.begin, 0, 0, 0, b""  # merging opens the chunk only when its time has come
-        self._file.seek(part.offset + 9)
-        body = self._file.read(part.length)
-        found = []
-        for k, (code, record) in enumerate(
-            records(unpacked_chunk(body)[0]) if part.code == _CHUNK else [(part.code, body)]
-        ):
+    def _read(self, part: _Part, wanted: Collection[int], tell: Tell) -> Iterator[tuple[int, int, int, int, bytes]]:
+        yield part.begin, part.offset, -1, 0, b""  # merging opens the chunk only when its time has come
+        content, whole = self._bytes(part.offset, part.length), True
+        if part.chunk:
+            content, whole = unpacked_chunk(content[9:])
+        found, count = [], 0
+        for k, (code, record) in enumerate(records(content)):
             if code == _MESSAGE and len(record) >= 22:
                 number, time_ns = int.from_bytes(record[:2], "little"), int.from_bytes(record[6:14], "little")
-                if number in wanted:
+                count += time_ns < _LAST
+                if number in wanted and time_ns < _LAST:
                     found.append((time_ns, part.offset, k, number, record[22:]))
+        if not whole or count < (part.held or 0):
+            held = "" if part.held is None else f" (it held {part.held})"
+            tell(f"the chunk at byte {part.offset} is damaged: {count} of its messages could be read{held}")
         yield from sorted(found, key=lambda item: item[:3])
 
     def close(self) -> None:
@@ -345,31 +323,184 @@ class SalvagedMcap:
         self._file.close()
 
 
-def unpacked_chunk(body: bytes) -> tuple[bytes, bool]:
-    """What a chunk record holds: its records, as many as can be unpacked, and whether these are all."""
-    from binascii import crc32
+class _NoIndexError(Exception):
+    """An MCAP without an index, which is no damage."""
 
-    if len(body) < 32:
-        return b"", False
-    size, crc = struct.unpack_from("<QI", body, 16)
+
+class _Scan:
+    """The search for the records of an MCAP."""
+
+    def __init__(self, file: Mcap, tell: Tell) -> None:
+        self._mcap, self._tell, self._bytes, self._size = file, tell, file._bytes, file._size
+        self._schemas: dict[int, tuple[str, str, str]] = {}
+        self._channels: dict[int, Connection] = {}
+        self._counts: Counter[int] = Counter()
+        self._span = Span(0, _LAST, 0)
+
+    def run(self) -> bool:
+        """Find all; returns whether the file is there to its end."""
+        parts: list[_Part] = []
+        at, ended = len(_MAGIC), False
+        while at < self._size and not ended:
+            length = self._extent(at)
+            if length is None:
+                skipped, at = at, self._next(at + 1)
+                if at < self._size:
+                    self._tell(f"bytes {skipped} to {at} are damaged")
+                continue
+            code = self._bytes(at, 1)[0]
+            if code == _CHUNK:
+                body = self._bytes(at + 9, length)
+                times = [t for inner in records(unpacked_chunk(body)[0]) if (t := self._note(*inner)) is not None]
+                parts.append(_Part(min(times, default=0), at, 9 + length, True))
+            elif code == _INDEX:
+                if parts and parts[-1].chunk:
+                    parts[-1].held = (parts[-1].held or 0) + int.from_bytes(self._bytes(at + 11, 4), "little") // 16
+            elif code in (_SCHEMA, _CHANNEL, _MESSAGE):
+                time_ns = self._note(code, self._bytes(at + 9, 22 if code == _MESSAGE else length))
+                if time_ns is not None:
+                    self._join(parts, _Part(time_ns, at, 9 + length, False))
+            ended = code == _FOOTER
+            at += 9 + length
+        if not ended:
+            self._tell(
+                f"it ends at byte {self._size} without its index; {self._span.message_count} messages are before"
+            )
+        unknown = sum(count for number, count in self._counts.items() if number not in self._channels)
+        if unknown:
+            self._tell(f"{unknown} messages are of topics whose names are lost")
+        file = self._mcap
+        file._parts = parts
+        file.connections = [c._replace(msgcount=self._counts[c.id]) for c in self._channels.values()]
+        if self._span.message_count:
+            file.metadata = self._span
+        return ended
+
+    @staticmethod
+    def _join(parts: list[_Part], part: _Part) -> None:
+        """Put a message to its neighbours."""
+        last = parts[-1] if parts else None
+        if last and not last.chunk and last.offset + last.length == part.offset and last.length < _PIECE:
+            last.begin, last.length = min(last.begin, part.begin), last.length + part.length
+        else:
+            parts.append(part)
+
+    def _extent(self, at: int) -> int | None:
+        """Length of the record at a place, bytes behind its head of 9; None where there is none."""
+        head = self._bytes(at, 9)
+        length = int.from_bytes(head[1:], "little")
+        fits = length <= self._size - at - 9
+        if len(head) < 9 or not 1 <= head[0] < 128 or (head[0] == _MESSAGE and length < 22):
+            return None
+        if head[0] != _CHUNK:
+            return length if fits else None
+        inner = _chunk_length(self._bytes(at + 9, 64))
+        if inner == length:
+            return min(length, self._size - at - 9)  # also of one that is cut off
+        # One of the two is wrong: the other one leads to a record.
+        for either in (length, inner):
+            if either is not None and either <= self._size - at - 9 and self._bytes(at + 9 + either, 1) in _BEHIND:
+                return either
+        return None
+
+    def _next(self, at: int) -> int:
+        """Where the next chunk or message of a known form begins; the size of the file where none does."""
+        while at < self._size:
+            piece, place = self._bytes(at, _PIECE + 8), 0
+            while found := _RECORD.search(piece, place):
+                if self._is_record(at + found.start()):
+                    return at + found.start()
+                place = found.start() + 1
+            at += _PIECE
+        return self._size
+
+    def _is_record(self, at: int) -> bool:
+        length = self._extent(at)
+        if length is None:
+            return False
+        if self._bytes(at, 1)[0] == _CHUNK:
+            return _chunk_length(self._bytes(at + 9, 64)) is not None
+        # A message: of a channel, and with another record behind it.
+        behind = at + 9 + length
+        known = not self._channels or int.from_bytes(self._bytes(at + 9, 2), "little") in self._channels
+        return known and (behind == self._size or self._extent(behind) is not None)
+
+    def _note(self, code: int, body: bytes) -> int | None:
+        """Remember what a record says: the time of a message."""
+        if code == _MESSAGE and len(body) >= 22:
+            time_ns = int.from_bytes(body[6:14], "little")
+            if time_ns >= _LAST:
+                return None
+            span = self._span
+            self._counts[int.from_bytes(body[:2], "little")] += 1
+            self._span = Span(span.message_count + 1, min(span.start_time, time_ns), max(span.end_time, time_ns + 1))
+            return time_ns
+        try:
+            if code == _SCHEMA:
+                name, at = _text(body, 2)
+                encoding, at = _text(body, at)
+                self._schemas[int.from_bytes(body[:2], "little")] = (name, encoding, _text(body, at)[0])
+            elif code == _CHANNEL:
+                self._channel(body)
+        except Exception as error:  # text that is none, or what rosbags says to a QoS profile
+            self._tell(f"the description of a topic cannot be read: {_line(error)}")
+        return None
+
+    def _channel(self, body: bytes) -> None:
+        from rosbags.interfaces import Connection, ConnectionExtRosbag2
+        from rosbags.rosbag2.storage_mcap import Schema, get_msgdef, get_qos
+
+        number, schema = struct.unpack_from("<HH", body)
+        if number in self._channels or schema not in self._schemas:
+            return
+        topic, at = _text(body, 4)
+        form, at = _text(body, at)
+        extra = ConnectionExtRosbag2(form, get_qos(body[at + 4 :]))
+        name, encoding, text = self._schemas[schema]
+        definition = get_msgdef(Schema(schema, name, encoding, text))
+        self._channels[number] = Connection(number, topic, name, definition, "", 0, extra, self._mcap)
+
+
+def _chunk_length(body: bytes) -> int | None:
+    """Length of a chunk's record by what is in it; None when it has not the form of one."""
     try:
         compression, at = _text(body, 28)
+        (packed,) = struct.unpack_from("<Q", body, at)
     except (struct.error, UnicodeDecodeError):
+        return None
+    return at + 8 + int(packed) if compression in ("", "lz4", "zstd") else None
+
+
+def unpacked_chunk(body: bytes) -> tuple[bytes, bool]:
+    """What a chunk record holds: its records, as many as can be unpacked, and whether these are all."""
+    if _chunk_length(body) is None:
         return b"", False
+    size, crc = struct.unpack_from("<QI", body, 16)
+    compression, at = _text(body, 28)
     packed = body[at + 8 :]
     content = packed
     try:
         if compression == "zstd":
-            content = _zstd().ZstdDecompressor().decompress(packed)
+            content = _zstd().ZstdDecompressor().decompress(packed, min(size + 1, _MOST))
         elif compression == "lz4":
             from lz4.frame import LZ4FrameDecompressor
 
-            content = LZ4FrameDecompressor().decompress(packed)
+            content = LZ4FrameDecompressor().decompress(packed, min(size + 1, _MOST))
     except Exception:  # of whatever kind the library has: nothing of it can be trusted
         return b"", False
     whole = len(content) == size and (not crc or crc32(content) == crc)
     # A part of a chunk is its beginning. As many bytes with another checksum are wrong somewhere.
     return (content if whole or len(content) < size else b""), whole
+
+
+def unpacked(raw: bytes) -> bytes | None:
+    """A compressed message as it was; None when it is damaged, or larger than any message is."""
+    unpacker = _zstd().ZstdDecompressor()
+    try:
+        plain: bytes = unpacker.decompress(raw, _MOST)
+    except _zstd().ZstdError:
+        return None
+    return plain if unpacker.eof else None
 
 
 def records(content: bytes) -> Iterator[tuple[int, bytes]]:
@@ -386,38 +517,61 @@ def records(content: bytes) -> Iterator[tuple[int, bytes]]:
 def _text(body: bytes, at: int) -> tuple[str, int]:
     """A text in a record, and where it ends."""
     (length,) = struct.unpack_from("<I", body, at)
+    if at + 4 + length > len(body):
+        raise struct.error("a text is cut off")
     return body[at + 4 : at + 4 + length].decode(), at + 4 + length
 
 
 # -------------------------------------------------------------------------------------------------------- sqlite3
 
 
-class SalvagedDatabase:
-    """A database of which rows, or pages, cannot be read. Raises ValueError when its list of topics is lost."""
+class Database:
+    """A database of which rows, or pages, may be damaged.
 
-    def __init__(self, path: Path) -> None:
-        import sqlite3
+    Every row is looked for by its number, which the index of times tells.
 
-        self.losses: list[str] = []
-        # Not "immutable", as rosbags opens it: what a recorder that was killed left in its log is read, too.
-        self._base = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    Parameters
+    ----------
+    path : Path
+        Of the file, without a log beside it: nothing is written.
+    tell : callable
+        Takes a line on each loss.
+
+    Attributes
+    ----------
+    connections : list of Connection
+        One for each topic.
+    metadata : Span
+        Of the messages that can be read.
+
+    Raises
+    ------
+    ValueError
+        When its list of topics is lost.
+    """
+
+    def __init__(self, path: Path, tell: Tell) -> None:
+        self._size = path.stat().st_size
+        # Messages may be read in another thread than this one, one at a time.
+        self._base = sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True, check_same_thread=False)
         self._base.text_factory = lambda data: data.decode(errors="replace")
-        self._error = sqlite3.Error
-        self._base.execute("PRAGMA writable_schema = ON")  # or sqlite refuses a file that is cut off, as a whole
         try:
-            self.connections = self._topics()
-            rows, lost = self._rows()
+            self._base.execute("PRAGMA writable_schema = ON")  # or sqlite refuses a file that is cut off, as a whole
+            self.connections = self._topics(tell)
         except sqlite3.Error as error:
             self._base.close()
             raise ValueError(f"{error}") from None
-        order = np.lexsort((rows[:, 1], rows[:, 0]))
-        self._order = rows[order, 1]
-        times = rows[order, 0]
-        self.metadata = Span(len(times), int(times[0]), int(times[-1]) + 1) if len(times) else Span()
-        if lost:
-            self.losses.append(f"about {lost} messages lie in damaged pages; {len(rows)} could be read")
+        rows = self._rows(tell)
+        counts = Counter(rows[:, 2].tolist())
+        unknown = len(rows) - sum(counts[c.id] for c in self.connections)
+        if unknown:
+            tell(f"{unknown} messages are of topics whose names are lost")
+        self.connections = [c._replace(msgcount=counts[c.id]) for c in self.connections]
+        rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
+        self._order = rows[:, 1]
+        self.metadata = Span(len(rows), int(rows[0, 0]), int(rows[-1, 0]) + 1) if len(rows) else Span()
 
-    def _topics(self) -> list[Connection]:
+    def _topics(self, tell: Tell) -> list[Connection]:
         from rosbags.interfaces import Connection, ConnectionExtRosbag2
         from rosbags.rosbag2.metadata import parse_qos
         from rosbags.rosbag2.storage_mcap import Schema, get_msgdef
@@ -426,110 +580,95 @@ class SalvagedDatabase:
             try:
                 cursor = self._base.execute(f"SELECT * FROM {name}")  # a name of ours
                 return [dict(zip([c[0] for c in cursor.description], row, strict=True)) for row in cursor]
-            except self._error:
+            except sqlite3.Error:
                 if name == "topics":
                     raise
                 return []  # before ROS 2 Iron there is none
 
-        texts = {
-            row["topic_type"]: get_msgdef(
-                Schema(0, row["topic_type"], row["encoding"], row["encoded_message_definition"])
-            )
-            for row in table("message_definitions")
-        }
+        def definition(row: dict[str, Any]) -> None:
+            schema = Schema(0, row["topic_type"], row["encoding"], row["encoded_message_definition"])
+            texts[row["topic_type"]] = get_msgdef(schema)
+
+        def topic(row: dict[str, Any]) -> None:
+            extra = ConnectionExtRosbag2(row["serialization_format"], parse_qos(row.get("offered_qos_profiles", "")))
+            number, name, kind, digest = row["id"], row["name"], row["type"], row.get("type_description_hash", "")
+            if not all(isinstance(text, str) for text in (name, kind, digest)):
+                raise ValueError("it is no text")
+            found.append(Connection(number, name, kind, texts.get(kind, nothing), digest, 0, extra, self))
+
+        found: list[Connection] = []
+        texts: dict[str, MessageDefinition] = {}
         nothing = get_msgdef(None)
-        return [
-            Connection(
-                row["id"],
-                row["name"],
-                row["type"],
-                texts.get(row["type"], nothing),
-                row.get("type_description_hash", ""),
-                0,
-                ConnectionExtRosbag2(row["serialization_format"], parse_qos(row.get("offered_qos_profiles", ""))),
-                self,
-            )
-            for row in table("topics")
-        ]
+        for name, take in (("message_definitions", definition), ("topics", topic)):
+            for row in table(name):
+                try:
+                    take(row)
+                except Exception as error:  # whatever rosbags says to what a damaged row may hold
+                    tell(f"the description of a topic cannot be read: {_line(error)}")
+        return found
 
-    def _rows(self) -> tuple[np.ndarray[Any, np.dtype[np.int64]], int]:
-        """Time and number of the rows that can be read, and how many cannot."""
-        found: list[tuple[int, int]] = []
-        counts: Counter[int] = Counter()
-        bound = self._last()
-        start, lost = 0, 0
-
-        def take(number: int, time_ns: int, topic: int) -> None:
-            found.append((time_ns, number))
-            counts[topic] += 1
-
-        ended = False
-        while not ended:
-            try:
-                for row in self._base.execute(
-                    "SELECT id, timestamp, topic_id FROM messages NOT INDEXED WHERE id >= ? ORDER BY id", (start,)
-                ):
-                    take(*row)
-                    start = row[0] + 1
+    def _rows(self, tell: Tell) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Time, number and topic of the rows that can be read, (N, 3)."""
+        numbers, end = self._numbers(), self._one("SELECT coalesce(max(id), 0) + 1 FROM messages")
+        begin = self._one("SELECT min(id) FROM messages") or 1
+        found, lost = array("q"), 0
+        gap, failed = 0, 0  # rows behind the last one found
+        for number in range(begin, end or _LAST) if numbers is None else numbers:
+            row, there = self._row("timestamp, id, topic_id", number)
+            if row is not None and all(isinstance(value, int) for value in row) and row[0] >= 0:
+                found.extend(row)
+                lost, gap, failed = lost + failed, 0, 0
+                continue
+            gap += 1
+            failed += there or numbers is not None
+            if numbers is None and gap > _GAP:
                 break
-            except self._error:
-                # Row by row past what cannot be read.
-                gap, end = 0, bound if bound is not None else start + _GAP
-                for number in range(start, end + 1):
-                    start = number + 1
-                    one = self._row(number)
-                    if one is not None:
-                        lost += gap
-                        take(*one)
-                        if gap:
-                            break
-                    gap += one is None
-                else:
-                    lost += gap if bound is not None else 0
-                    ended = True
-        self.connections = [c._replace(msgcount=counts[c.id]) for c in self.connections]
-        if bound is None:
-            self.losses.append("how many messages are lost at its end cannot be told")
-        return np.array(found, np.int64).reshape(-1, 2), lost
+        if numbers is not None or (end is not None and gap <= _GAP):
+            lost += failed
+        else:
+            tell("how many messages are lost at its end cannot be told")
+        if lost:
+            tell(f"about {lost} messages lie in damaged pages; {len(found) // 3} could be read")
+        return np.array(found, np.int64).reshape(-1, 3)
 
-    def _row(self, number: int) -> tuple[int, int, int] | None:
-        """Number, time and topic of a row; None where it is not there, or cannot be read."""
+    def _numbers(self) -> list[int] | None:
+        """Numbers of all rows: of the index of times, and of the table; None when neither can be read to its end."""
+        numbers, whole = array("q"), False
+        for source in ("INDEXED BY timestamp_idx", "NOT INDEXED"):
+            with suppress(sqlite3.Error):
+                cursor = self._base.execute(f"SELECT id FROM messages {source}")
+                for (number,) in islice(cursor, self._size // 8):  # more do not fit: pages that lead back
+                    numbers.append(number)
+                whole = True
+        return np.unique(np.array(numbers, np.int64)).tolist() if whole else None
+
+    def _one(self, query: str) -> int | None:
         try:
-            query = "SELECT id, timestamp, topic_id FROM messages WHERE id = ?"
-            row: tuple[int, int, int] | None = self._base.execute(query, (number,)).fetchone()
-            return row
-        except self._error:
+            number: int | None = self._base.execute(query).fetchone()[0]
+            return number
+        except sqlite3.Error:
             return None
 
-    def _last(self) -> int | None:
-        """The largest row number: from the index of times, which may be whole where the table is not."""
-        for query in (
-            "SELECT max(rowid) FROM (SELECT rowid FROM messages INDEXED BY timestamp_idx WHERE timestamp >= 0)",
-            "SELECT max(id) FROM messages",
-        ):
-            try:
-                (number,) = self._base.execute(query).fetchone()
-                return int(number or 0)
-            except self._error:
-                continue
-        return None
+    def _row(self, columns: str, number: int) -> tuple[tuple[Any, ...] | None, bool]:
+        """A row, None where it cannot be read; and whether there is one."""
+        try:
+            row = self._base.execute(f"SELECT {columns} FROM messages WHERE id = ?", (number,)).fetchone()
+            return row, row is not None
+        except sqlite3.Error:
+            return None, True
 
-    def messages(self, connections: Collection[Connection]) -> Iterator[tuple[Connection, int, bytes]]:
+    def messages(self, connections: Collection[Connection], tell: Tell) -> Iterator[tuple[Connection, int, bytes]]:
         """Messages in order of time."""
         wanted = {c.id: c for c in connections}
         lost = 0
         for number in self._order.tolist():
-            try:
-                topic, time_ns, raw = self._base.execute(
-                    "SELECT topic_id, timestamp, data FROM messages WHERE id = ?", (number,)
-                ).fetchone()
-            except self._error:
+            row, _ = self._row("topic_id, timestamp, data", number)
+            if row is None or not isinstance(row[2], bytes):
                 lost += 1
-                continue
-            if topic in wanted:
-                yield wanted[topic], time_ns, raw
+            elif row[0] in wanted:
+                yield wanted[row[0]], row[1], row[2]
         if lost:
-            self.losses.append(f"{lost} messages more lie in damaged pages")
+            tell(f"{lost} messages more lie in damaged pages")
 
     def close(self) -> None:
         """Close the database."""

@@ -4,14 +4,15 @@ While it is written, a bag NAME lies in the folder ``NAME.partial``:
 
 - ``job.json``: what it is made from, and how. A run with another job does not go on with it.
 - ``NAME_0``, ``NAME_1``, ...: finished segments. Each is a bag by itself, and holds in ``state`` what the program that
-  makes the messages needs to go on behind it.
+  makes the messages needs to go on behind it, and in ``seal`` of what sizes its files are.
 - ``writing/NAME_2``: the segment that is being written. It becomes a finished one by being renamed, or is thrown away.
 - ``lock``: held by the program that writes, so that no two do.
 
 At the end the files of the segments move up, ``metadata.yaml`` names them all, and the folder is renamed to NAME. Each
 step can be repeated: a program that is killed in the midst of any of them leaves what the next one goes on with. Where
 segments end depends on the messages alone, never on time: the bag is the same, byte by byte, however often the work
-was interrupted.
+was interrupted. All of a step is on the disk before the next one begins, so that a power cut is an interruption, too;
+a segment whose files are not as its seal says is made again, with those behind it.
 """
 
 from __future__ import annotations
@@ -21,18 +22,20 @@ import fcntl
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from radan_ros.export import write_atomically
-
 STORAGES = ("mcap", "sqlite3")
 COMPRESSIONS = ("none", "zstd")
 KEY = "radan_process_bag"
 """Name, in the metadata of a finished bag, of what it was made from and what was counted."""
+PROGRESS = "progress"
+"""Name of a file in the folder of an unfinished bag, for the program's own use; it is removed at the end."""
 _END = b"end"  # begins the state of the last segment
+_PIECE = 1 << 16  # bytes at either end of a file by which it is known
 
 
 class BusyError(RuntimeError):
@@ -41,6 +44,10 @@ class BusyError(RuntimeError):
 
 class OtherJobError(RuntimeError):
     """What is there was made from something else, or otherwise."""
+
+
+class ForeignError(RuntimeError):
+    """What is there was not made by this program, and is not touched."""
 
 
 @dataclass(frozen=True)
@@ -69,29 +76,48 @@ def finished(target: Path, job: dict[str, Any]) -> dict[str, Any] | None:
 
     Raises
     ------
+    ForeignError
+        When what is there is no such bag.
     OtherJobError
-        When what is there is no such bag, or the bag of another job; says in what the jobs differ.
+        When it is the bag of another job; says in what the jobs differ.
     """
-    import yaml
-
-    if not target.exists():
+    if not os.path.lexists(target):
         return None
-    try:
-        told = _told(target)
-        before, summary = told["job"], dict(told["summary"])
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-        raise OtherJobError("exists, and was not made by this program") from None
-    _check_same(before, job)
-    return summary
+    told = _told(target)
+    _check_same(told["job"], job)
+    return dict(told["summary"])
 
 
 def _told(folder: Path) -> dict[str, Any]:
-    """Job and summary in the metadata of a bag."""
+    """Job and summary in the metadata of a bag, and the names of its files; raises ForeignError without any."""
     import yaml
 
-    text = (folder / "metadata.yaml").read_text(encoding="utf-8")
-    told: dict[str, Any] = json.loads(yaml.safe_load(text)["rosbag2_bagfile_information"]["custom_data"][KEY])
-    return told
+    try:
+        text = (folder / "metadata.yaml").read_text(encoding="utf-8")
+        described = yaml.safe_load(text)["rosbag2_bagfile_information"]
+        told: dict[str, Any] = json.loads(described["custom_data"][KEY])
+        return {
+            "job": dict(told["job"]),
+            "summary": dict(told["summary"]),
+            "files": [str(name) for name in described["relative_file_paths"]],
+        }
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        raise ForeignError("exists, and was not made by this program: move it away, or name another --out") from None
+
+
+def partial_of(target: Path) -> Path:
+    """The folder in which a bag lies while it is unfinished."""
+    return target.with_name(f"{target.name}.partial")
+
+
+def fingerprint(path: Path) -> list[int]:
+    """Size of a file, and a checksum of its beginning and its end."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        check = zlib.crc32(file.read(_PIECE))
+        file.seek(max(0, size - _PIECE))
+        return [size, zlib.crc32(file.read(_PIECE), check)]
 
 
 class SegmentedBag:
@@ -115,33 +141,35 @@ class SegmentedBag:
 
     Raises
     ------
-    BusyError, OtherJobError, OSError
+    BusyError, ForeignError, OtherJobError, OSError
     """
 
     def __init__(self, target: Path, job: dict[str, Any], *, storage: str, compression: str) -> None:
         self.target, self._job = target, job
         self._storage, self._compression = storage, compression
-        self._folder = target.with_name(f"{target.name}.partial")
+        self._folder = partial_of(target)
         self._folder.mkdir(parents=True, exist_ok=True)
+        _check_ours(self._folder)
         self._lock = _locked(self._folder / "lock")
         self._writer: Any = None
         self._connections: dict[str, Any] = {}
         self._topics: dict[str, OutTopic] = {}
+        self._pending: bytes | None = None
         try:
-            before = self._folder / "job.json"
-            if before.is_file():
-                _check_same(json.loads(before.read_text(encoding="utf-8")), job)
-            else:
-                write_atomically(before, json.dumps(job).encode())
+            self._check_job()
             shutil.rmtree(self._folder / "writing", ignore_errors=True)
             self.state: bytes | None = None
             self.summary: dict[str, Any] | None = None
             self._count = 0
             if self._complete:
-                self.summary = _told(self._folder)["summary"]
-                return
-            while self._segment(self._count).is_dir():
+                with contextlib.suppress(ForeignError):  # damaged metadata are made again
+                    told = _told(self._folder)
+                    _check_same(told["job"], job)
+                    self.summary = told["summary"]
+                    return
+            while _is_sealed(self._segment(self._count)):
                 self._count += 1
+            self._remove_rest()
             if self._count:
                 self.state = (self._segment(self._count - 1) / "state").read_bytes()
                 if self.state.startswith(_END):
@@ -149,6 +177,24 @@ class SegmentedBag:
         except BaseException:
             self._lock.close()
             raise
+
+    def _check_job(self) -> None:
+        path = self._folder / "job.json"
+        if not path.is_file():
+            _write_synced(path, json.dumps(self._job).encode())
+            return
+        try:
+            before = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError):
+            raise OtherJobError(f"is unfinished, and {path} is damaged") from None
+        _check_same(before, self._job)
+
+    def _remove_rest(self) -> None:
+        """Remove what no seal vouches for."""
+        kept = {"job.json", "lock", *(self._segment(number).name for number in range(self._count))}
+        for path in self._folder.iterdir():
+            if path.name not in kept:
+                _remove(path)
 
     def _segment(self, number: int) -> Path:
         return self._folder / f"{self.target.name}_{number}"
@@ -170,6 +216,8 @@ class SegmentedBag:
         OSError, sqlite3.Error
             When the disk does not take it.
         """
+        if self._pending is not None:
+            self._seal(self._pending)
         if self._writer is None:
             self._begin()
         if topic.name not in self._connections:
@@ -196,19 +244,30 @@ class SegmentedBag:
         )
 
     def end_segment(self, state: bytes) -> None:
-        """Finish what was written since the last segment; `state` is what its maker needs to go on behind it."""
+        """End the segment; `state` is what its maker needs to go on behind it.
+
+        It is finished when the next message is written, since none shall be empty.
+        """
+        self._pending = state
+
+    def _seal(self, state: bytes) -> None:
         if self._writer is None:
             self._begin()
         self._writer.close()
         path = self._writer.path
-        self._writer = None
+        self._writer = self._pending = None
         (path / "state").write_bytes(state)
+        files = sorted(path.iterdir())
+        (path / "seal").write_text(json.dumps({file.name: fingerprint(file) for file in files}), encoding="utf-8")
+        for written in (*files, path / "seal", path):
+            _sync(written)
         os.rename(path, self._segment(self._count))
+        _sync(self._folder)
         self._count += 1
 
     def end(self, summary: dict[str, Any]) -> None:
         """Finish the last segment. `summary`, what was counted, goes into the metadata of the bag."""
-        self.end_segment(_END + json.dumps(summary).encode())
+        self._seal(_END + json.dumps(summary).encode())
         self.summary = summary
 
     def finish(self) -> None:
@@ -223,17 +282,20 @@ class SegmentedBag:
             merged = _merged(parts)
             merged["custom_data"] = {KEY: json.dumps({"job": self._job, "summary": self.summary})}
             text = yaml.safe_dump({"rosbag2_bagfile_information": merged}, sort_keys=False)
-            write_atomically(self._folder / "metadata.yaml", text.encode())
+            _write_synced(self._folder / "metadata.yaml", text.encode())
         text = (self._folder / "metadata.yaml").read_text(encoding="utf-8")
         for name in yaml.safe_load(text)["rosbag2_bagfile_information"]["relative_file_paths"]:
             if not (self._folder / name).exists():
                 os.rename(self._folder / Path(name).stem / name, self._folder / name)
+        _sync(self._folder)
         for path in self._folder.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
-        for name in ("job.json", "lock"):
+        for name in (PROGRESS, "job.json", "lock"):
             (self._folder / name).unlink(missing_ok=True)
+        _sync(self._folder)
         os.rename(self._folder, self.target)
+        _sync(self.target.parent)
         self.close()
 
     def close(self) -> None:
@@ -253,13 +315,72 @@ def discard(target: Path) -> None:
     ------
     BusyError
         When another program writes it.
+    ForeignError
+        When what is there, or some of it, was not made by this program: nothing is removed then.
     """
-    partial = target.with_name(f"{target.name}.partial")
+    partial = partial_of(target)
+    ours: list[Path] = []
+    if os.path.lexists(target):
+        names = {"metadata.yaml", *(name + end for name in _told(target)["files"] for end in ("", "-wal", "-shm"))}
+        ours = [path for path in target.iterdir() if path.name in names]
+        others = sorted({path.name for path in target.iterdir()} - {path.name for path in ours})
+        if others or target.is_symlink():
+            raise ForeignError(f"is not removed: {'it is a link' if target.is_symlink() else f'it holds {others[0]}'}")
     if partial.exists():
+        _check_ours(partial)
         with _locked(partial / "lock"):
             shutil.rmtree(partial)
-    if target.exists():
-        shutil.rmtree(target)
+    if os.path.lexists(target):
+        for path in ours:
+            path.unlink()
+        target.rmdir()
+
+
+def _check_ours(partial: Path) -> None:
+    """Raise ForeignError for a folder of an unfinished bag in which another's things lie."""
+    others = {path.name for path in partial.iterdir()} - {"lock", "job.json.new"}
+    if others and "job.json" not in others:
+        try:
+            _told(partial)  # ended just before it got its name
+        except ForeignError:
+            raise ForeignError(f"cannot be written: {partial} was not made by this program") from None
+
+
+def _is_sealed(segment: Path) -> bool:
+    """Whether a segment is there, whole."""
+    try:
+        seal = json.loads((segment / "seal").read_text(encoding="utf-8"))
+        return "state" in seal and all(fingerprint(segment / name) == told for name, told in seal.items())
+    except (OSError, ValueError, TypeError, AttributeError):
+        return False
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, also where the power is cut."""
+    part = path.with_name(f"{path.name}.new")
+    part.write_bytes(content)
+    _sync(part)
+    os.replace(part, path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        if not path.is_dir():  # not every file system knows it of folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _locked(path: Path) -> IO[str]:
@@ -295,9 +416,8 @@ def _merged(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     merged["message_count"] = sum(part["message_count"] for part in parts)
     merged["relative_file_paths"] = [name for part in parts for name in part["relative_file_paths"]]
     merged["files"] = [file for part in parts for file in part["files"]]
-    held = [part for part in parts if part["message_count"]] or list(parts[:1])
-    begin = min(part["starting_time"]["nanoseconds_since_epoch"] for part in held)
-    end = max(p["starting_time"]["nanoseconds_since_epoch"] + p["duration"]["nanoseconds"] for p in held)
+    begin = min(part["starting_time"]["nanoseconds_since_epoch"] for part in parts)
+    end = max(p["starting_time"]["nanoseconds_since_epoch"] + p["duration"]["nanoseconds"] for p in parts)
     merged["starting_time"] = {"nanoseconds_since_epoch": begin}
     merged["duration"] = {"nanoseconds": end - begin}
     return merged
