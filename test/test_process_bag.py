@@ -99,6 +99,8 @@ def _image(k: int, picture: np.ndarray, frame: str = "eye") -> Image:
     return image_message(_header(k, frame), picture, "bgr8")
 
 
+# Whose folder radan_ros has no messages: from there it is not to be imported.
+REPOSITORY = Path(__file__).resolve().parents[1]
 FORMS = {
     "mcap": (StoragePlugin.MCAP, CompressionMode.NONE, 9),
     "mcap, compressed": (StoragePlugin.MCAP, CompressionMode.STORAGE, 9),
@@ -834,7 +836,7 @@ def test_several_bags_at_a_time_give_what_one_at_a_time_gives(how: str, done: Pa
     program = Path(get_package_prefix("radan_ros")) / "lib" / "radan_ros" / "process_bag"  # as it is installed
     command = [sys.executable, str(program), str(bag), str(more), str(tmp_path / "bad.mcap")]
     command += ["--out", str(tmp_path / "out"), *options]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert run.returncode == 1 and "bad.mcap" in run.stderr and run.stderr.count("\n") == 1, run.stderr
     assert len(run.stdout.splitlines()) == 2
     assert _contents(tmp_path / "out" / "bag") == _contents(done)

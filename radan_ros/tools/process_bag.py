@@ -23,6 +23,7 @@ import signal
 import socket
 import sqlite3
 import sys
+import tempfile
 import threading
 import time
 import zlib
@@ -401,17 +402,25 @@ class RayTasks:
             raise SourceError(f"--ray needs the package ray: pip install ray ({error})") from None
         self._ray = ray
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        if address:
-            ray.init(address=address, **quiet)
-        else:
-            ray.init(num_cpus=number * threads, include_dashboard=False, **quiet)
+        # Ray puts the folder that it begins in on its workers' path: of a checkout that would be our folder radan_ros,
+        # which has no messages.
+        here = os.getcwd()
+        os.chdir(tempfile.gettempdir())
+        try:
+            if address:
+                ray.init(address=address, **quiet)
+            else:
+                ray.init(num_cpus=number * threads, include_dashboard=False, **quiet)
+        finally:
+            os.chdir(here)
         # By its module's name: of the program that runs, workers do not know more.
         task = importlib.import_module("radan_ros.tools.process_bag").process_with_sign
         self._task = ray.remote(task).options(num_cpus=threads, num_gpus=int(gpu), max_retries=2)
 
     def submit(self, job: Job, sign: str) -> Future[Result]:
         """Begin with a job when a worker is free; one that died is begun again, and goes on where it was."""
-        done: Future[Result] = self._task.remote(job, sign).future()
+        job = replace(job, bag=os.path.abspath(job.bag), target=os.path.abspath(job.target))
+        done: Future[Result] = self._task.remote(job, os.path.abspath(sign)).future()
         return done
 
     def stop(self) -> None:
