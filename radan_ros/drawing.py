@@ -380,6 +380,8 @@ def shade(vertices: ArrayLike, triangles: ArrayLike, *, specular: float = 0.22) 
     (V,) float32
         0 is black, 1 is white; may be a little more.
     """
+    from radan_ros.normals import vertex_normals
+
     normals = vertex_normals(vertices, triangles)
     light = np.full(len(normals), _AMBIENT, np.float64)
     for direction, strength in _LIGHTS:
@@ -389,33 +391,6 @@ def shade(vertices: ArrayLike, triangles: ArrayLike, *, specular: float = 0.22) 
         halfway /= np.linalg.norm(halfway)
         light += strength * specular * np.clip(normals @ halfway, 0, None) ** 24
     return light.astype(np.float32)
-
-
-def vertex_normals(vertices: ArrayLike, triangles: ArrayLike) -> NDArray[np.float64]:
-    """Unit normals out of the surface, weighted by the triangles' areas; zero where a vertex has no triangle.
-
-    Parameters
-    ----------
-    vertices : (V, 3) array_like
-        In a right-handed frame, as the camera's.
-    triangles : (T, 3) array_like
-        Vertex indices, counter-clockwise seen from outside.
-
-    Returns
-    -------
-    (V, 3) float64
-    """
-    points = np.nan_to_num(np.asarray(vertices, np.float64)).T
-    faces = np.asarray(triangles, np.int64)
-    a, b, c = (points[:, faces[:, k]] for k in range(3))
-    (x, y, z), (u, v, w) = b - a, c - a  # np.cross takes three times as long
-    corners = faces.ravel()
-    total = np.stack(
-        [np.bincount(corners, np.repeat(n, 3), points.shape[1]) for n in (y * w - z * v, z * u - x * w, x * v - y * u)],
-        axis=1,
-    )
-    length = np.linalg.norm(total, axis=1, keepdims=True)
-    return np.asarray(total / np.where(length > 0, length, 1))
 
 
 def shaded_mesh(

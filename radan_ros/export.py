@@ -310,7 +310,7 @@ class _Buffer:
 
 
 def _glb(mesh: _Mesh) -> bytes:
-    from radan_ros.drawing import vertex_normals
+    from radan_ros.normals import vertex_normals
 
     if not len(mesh.triangles):
         raise ValueError("a glTF mesh needs a triangle")

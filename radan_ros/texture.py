@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from radan_ros import drawing
 from radan_ros.face_models import FaceModel
 from radan_ros.face_models.mirror import mirror_vertices
+from radan_ros.normals import vertex_normals
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -131,7 +132,7 @@ def sample_texture(
     points, faces = np.asarray(vertices, np.float32), np.asarray(triangles, np.int64)
     flat = flatten_to_texels(uv, faces, size)
     place = _interpolated(points, faces[flat.triangle], flat.weights)
-    facing = -drawing.vertex_normals(drawing.in_pixels(points), faces)[:, 2]
+    facing = -vertex_normals(drawing.in_pixels(points), faces)[:, 2]
     turned = _interpolated(facing[:, None], faces[flat.triangle], flat.weights)[:, 0]
 
     visible = np.zeros((size, size), bool)

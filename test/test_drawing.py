@@ -7,6 +7,7 @@ import pytest
 
 from radan_ros import drawing
 from radan_ros.camera import CameraModel
+from radan_ros.normals import vertex_normals
 from radan_ros.pose import FACING, rotation_from_euler
 
 CAMERA = CameraModel((480, 640), np.array([[550, 0, 320], [0, 550, 240], [0, 0, 1.0]]), np.zeros(0))
@@ -28,7 +29,7 @@ def _landmarks(centre: tuple[float, float] = (320, 240), size: float = 160) -> n
 
 def test_normals_of_a_sphere_are_its_radii_and_point_out() -> None:
     points, triangles = _sphere()
-    normals = drawing.vertex_normals(points, triangles)
+    normals = vertex_normals(points, triangles)
     inner = np.abs(points[:, 1]) < 0.95  # the poles' vertices are many at one place, some without area
     assert (np.sum(normals * points, axis=1)[inner] > 0.99).all()
 

@@ -21,12 +21,13 @@ triangle in both, so that the pictures are the same. For that reason there is no
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from radan_ros.compiled import compiled
 
 Array = npt.NDArray[Any]
 
@@ -40,15 +41,7 @@ _UNIT = np.float64(SUBPIXELS)
 _U32 = np.uint32
 
 
-def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile on the first call, free of the GIL; keep the machine code on disk where a cache can be written."""
-    try:
-        return njit(nogil=True, error_model="numpy", cache=True)(function)
-    except RuntimeError:  # Numba found neither a writable __pycache__ nor a writable user cache
-        return njit(nogil=True, error_model="numpy")(function)
-
-
-@_jit
+@compiled
 def _snap(vertices: Array, width: int, height: int, snapped: Array, columns: Array, rows: Array, cells: Array) -> None:
     """Vertices (V, 3) -> (V, 4) snapped x, y (grid steps) and depth, and (V,) cells (column << 16 | row).
 
@@ -86,7 +79,7 @@ def _snap(vertices: Array, width: int, height: int, snapped: Array, columns: Arr
         cells[i] = cell if usable else _U32(NO_CELL)
 
 
-@_jit
+@compiled
 def _on_top_left(
     x0: float, y0: float, x1: float, y1: float, x2: float, y2: float, e0: float, e1: float, e2: float
 ) -> bool:
@@ -99,7 +92,7 @@ def _on_top_left(
     return not (e2 == 0.0 and not (sign * (y0 - y1) > 0.0 or (y0 == y1 and sign * (x1 - x0) > 0.0)))
 
 
-@_jit
+@compiled
 def _shade(
     triangles: Array, snapped: Array, codes: Array, hits: Array, count: int, depth: Array, colour: Array
 ) -> None:
@@ -145,7 +138,7 @@ def _shade(
                 colour[row, column, c] = np.uint8(np.int32(min(max(value, zero), top)))
 
 
-@_jit
+@compiled
 def _draw(
     triangles: Array,
     snapped: Array,

@@ -314,8 +314,10 @@ def _play(node: Node, stream: CameraStream | BagStream, options: argparse.Namesp
             stamp = send() or stamp
     seconds = time.monotonic() - started
     if rclpy.ok() and not options.best_effort:
-        for publisher in stream.images:
-            publisher.wait_for_all_acked(Duration(seconds=2))
+        # What nobody has taken yet is gone with this process: its shared memory, and who would send it again.
+        until = time.monotonic() + 2
+        for publisher in (*stream.images, *stream.others):
+            publisher.wait_for_all_acked(Duration(seconds=max(0.0, until - time.monotonic())))
     notes = {"late": pace.late, "sent again": again, "unreadable files skipped": stream.skipped}
     said = "".join(f", {number} {what}" for what, number in notes.items() if number)
     print(f"{count} images of {stream.name} in {seconds:.1f} s at {stream.speed}{said}", flush=True)
@@ -346,7 +348,7 @@ def _wait_for_subscribers(
         time.sleep(0.02)
     # Who subscribes several topics is matched on the others a moment later: those that the graph knows of get more of
     # it. Some never do (another reliability).
-    soon, late = time.monotonic() + 0.5, time.monotonic() + 3
+    soon, late = time.monotonic() + 1, time.monotonic() + 10
 
     def comes(publisher: Any) -> bool:
         count, now = publisher.get_subscription_count(), time.monotonic()

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from radan_ros.drawing import vertex_normals
 from radan_ros.face_models.face_model import FaceModel
 from radan_ros.face_models.making.anatomy import Array, similarity_moves
 from radan_ros.face_models.making.template import BROW, LIPS, SKIN
 from radan_ros.fitting import fit_landmarks
+from radan_ros.normals import vertex_normals
 
 # Expressions of ICT-FaceKit that are fitted, and the fields that make them.
 EXPRESSIONS = {

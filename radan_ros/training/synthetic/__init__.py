@@ -25,13 +25,14 @@ from tqdm import tqdm
 
 from radan_ros.boxes import crop_to_image, square_from_landmarks
 from radan_ros.face_models import FaceModel
+from radan_ros.normals import fill_normals
 from radan_ros.pipeline import CROP_FROM_NETWORK, cameras_in_crop, transform
 from radan_ros.pose import HEAD_IN_MODEL, decompose_camera, euler_from_rotation, head_rotation, rotation_from_euler
 from radan_ros.rendering import render
 from radan_ros.training.samples import MARGIN, WIDE_SIZE, Samples
 
 from . import background, extras, hair
-from .geometry import Floats, Part, turned, vertex_normals
+from .geometry import Floats, Part, turned
 from .head import Head
 from .light import Lights, lit, random_lights, shade
 from .paint import Paint, Person, random_person
@@ -301,7 +302,7 @@ class SyntheticFaces:
         normals = np.empty_like(scene.points)
         shaded_points = scene.points.copy()
         shaded_points[: len(points)] = turned(bumpy, turn)
-        vertex_normals(shaded_points, scene.triangles, normals)
+        fill_normals(shaded_points, scene.triangles, normals)
         sky = np.ones(len(scene.points), np.float32)
         sky[: len(points)] = head.sky
         colours = self._lit(rng, lights, scene, normals, sky, hidden, turn, person)

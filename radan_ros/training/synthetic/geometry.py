@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from radan_ros.rendering.cpu import _jit
+from radan_ros.compiled import compiled
 
 Floats = NDArray[np.float32]
 Triangles = NDArray[np.int32]
@@ -153,32 +153,7 @@ def smooth_step(value: Any, low: float, high: float) -> Any:
     return t * t * (3 - 2 * t)
 
 
-@_jit
-def vertex_normals(points: Any, triangles: Any, normals: Any) -> None:
-    """Fill `normals` (n, 3) with the unit normals of points (n, 3), weighted by area."""
-    normals[:] = 0
-    for t in range(triangles.shape[0]):
-        i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-        ax = points[j, 0] - points[i, 0]
-        ay = points[j, 1] - points[i, 1]
-        az = points[j, 2] - points[i, 2]
-        bx = points[k, 0] - points[i, 0]
-        by = points[k, 1] - points[i, 1]
-        bz = points[k, 2] - points[i, 2]
-        x, y, z = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
-        for v in (i, j, k):
-            normals[v, 0] += x
-            normals[v, 1] += y
-            normals[v, 2] += z
-    for v in range(points.shape[0]):
-        x, y, z = normals[v, 0], normals[v, 1], normals[v, 2]
-        scale = np.float32(1) / max(np.sqrt(x * x + y * y + z * z), np.float32(1e-20))
-        normals[v, 0] = x * scale
-        normals[v, 1] = y * scale
-        normals[v, 2] = z * scale
-
-
-@_jit
+@compiled
 def turned(points: Any, rotation: Any) -> Any:
     """Points (n, 3) float32 turned by a rotation (3, 3) float32. (BLAS would wake threads for it.)"""
     result = np.empty_like(points)

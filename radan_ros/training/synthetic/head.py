@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from radan_ros.compiled import compiled
 from radan_ros.face_models import FaceModel
 from radan_ros.face_models.making.template import INNER_MOUTH
-from radan_ros.rendering.cpu import _jit
+from radan_ros.normals import fill_normals
 
-from .geometry import Floats, Triangles, grid_triangles, outer_border, refine, smooth_step, vertex_normals
+from .geometry import Floats, Triangles, grid_triangles, outer_border, refine, smooth_step
 from .light import ambient_occlusion
 
 FACE_BREADTH = 0.146  # metres between the landmarks at the ears, of the head to which the figures below belong
@@ -97,7 +98,7 @@ class Head:
         self.azimuth = np.linspace(-np.pi, np.pi, COLUMNS, endpoint=False).astype(np.float32)
         self.mean, self.chart = self.body(mean, np.eye(3), ear_angle=0.4, neck_width=1.0)
         self.normals = np.empty_like(self.mean)
-        vertex_normals(self.mean, self.triangles, self.normals)
+        fill_normals(self.mean, self.triangles, self.normals)
         sky = ambient_occlusion(self.mean, self.normals, self.triangles, self.centre)
         if face_model.regions is not None:  # closed in the mean face, lighter when it is open
             sky = np.maximum(sky, 0.3 * self.spread(face_model.regions == INNER_MOUTH))
@@ -277,7 +278,7 @@ class Head:
         return np.asarray(upper + (lower - upper) * t, np.float32).reshape(-1, 3)
 
 
-@_jit
+@compiled
 def _between(points: Any, index: Any, weight: Any, result: Any) -> None:
     """Fill `result` (m, 3) with the means of three points each, by index (m, 3), with weights (m, 3)."""
     for i in range(index.shape[0]):

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from radan_ros.compiled import compiled
 from radan_ros.rendering import Renderer
-from radan_ros.rendering.cpu import _jit
 
 from .geometry import Floats, Triangles
 
@@ -112,7 +112,7 @@ def lit(
     return light
 
 
-@_jit
+@compiled
 def _compare(seen: Any, depth: Any, bias: Any, light: Any) -> None:
     """Share of the four pixels around each point at which nothing is nearer to the source by more than the bias."""
     side = depth.shape[0]
@@ -148,7 +148,7 @@ def ambient_occlusion(points: Floats, normals: Floats, triangles: Triangles, cen
     return np.asarray(seen / total, np.float32)
 
 
-@_jit
+@compiled
 def shade(
     normals: Any,
     albedo: Any,

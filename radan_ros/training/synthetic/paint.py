@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from radan_ros.compiled import compiled
 from radan_ros.face_models.making.template import EYEBALL, INNER_MOUTH, NOSTRIL
-from radan_ros.rendering.cpu import _jit
 
 from .geometry import Floats, signed_distance, smooth_step
 from .head import CHART_BOTTOM, CHART_TOP, COLUMNS, ROWS, Head
@@ -451,7 +451,7 @@ def _cover(albedo: Floats, where: NDArray[Any], weight: Floats, colour: Any, var
     _lay(albedo, where, weight.astype(np.float32), paint, np.zeros(0, np.float32) if variation is None else variation)
 
 
-@_jit
+@compiled
 def _lay(albedo: Any, where: Any, weight: Any, colour: Any, variation: Any) -> None:
     for k in range(where.shape[0]):
         gain = np.exp(variation[k]) if variation.shape[0] > 0 else np.float32(1)
@@ -459,7 +459,7 @@ def _lay(albedo: Any, where: Any, weight: Any, colour: Any, variation: Any) -> N
             albedo[where[k], c] += (colour[c] * gain - albedo[where[k], c]) * weight[k]
 
 
-@_jit
+@compiled
 def _mix(fields: Any, amounts: Any, hidden: Any, albedo: Any) -> None:
     """Fill `albedo` (n, 3) with exp(amounts.T (3, k) @ fields (k, n)), 1 at most, where not hidden (n,)."""
     count = fields.shape[1]
