@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 
 def limit_blas() -> None:
     """Let NumPy's BLAS compute on one thread in this process, from now on: for programs to call, not for the library.
@@ -13,3 +15,11 @@ def limit_blas() -> None:
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(limits=1, user_api="blas")
+
+
+def available_cores() -> int:
+    """How many cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not a Linux
+        return os.cpu_count() or 1

@@ -419,9 +419,9 @@ def test_a_bag_is_unpacked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def _bomb(size: int) -> bytes:
-    from radan_ros.tools.salvage import _zstd
+    from radan_ros.tools.salvage import zstd
 
-    packer = _zstd().ZstdCompressor()
+    packer = zstd().ZstdCompressor()
     return b"".join(packer.compress(bytes(2**20)) for _ in range(size // 2**20)) + packer.flush()
 
 

@@ -17,6 +17,7 @@ from std_msgs.msg import Header
 
 from radan_ros.camera import CameraModel
 from radan_ros.detectors import Detector, open_detector
+from radan_ros.errors import line
 from radan_ros.face_models import FaceModel
 from radan_ros.metric import MetricFace, metric_face, seen_face
 from radan_ros.model import Model, open_model
@@ -162,11 +163,6 @@ def check(old: Settings, new: Settings) -> None:
         choose(new.device, "auto")
     if changed & _DETECTOR:
         _open_detector(new)
-
-
-def line(error: BaseException) -> str:
-    """What an error says, on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def refusal(error: Exception, logger: Any) -> str:

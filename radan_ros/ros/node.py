@@ -23,10 +23,11 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
+from radan_ros.errors import line
 from radan_ros.ros import topics
 from radan_ros.ros.answer import Answer
 from radan_ros.ros.diagnostics import Report, Statistics, assess, diagnostic_array
-from radan_ros.ros.engine import OPEN_ERRORS, Engine, check, free_gpu, line, refusal
+from radan_ros.ros.engine import OPEN_ERRORS, Engine, check, free_gpu, refusal
 from radan_ros.ros.outputs import Outputs
 from radan_ros.ros.parameters import Settings, changed, declare
 from radan_ros.ros.services import Services

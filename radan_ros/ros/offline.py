@@ -2,152 +2,48 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import pickle
 import re
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
+from functools import partial
 from typing import Any
 
-from builtin_interfaces.msg import Time
-from rclpy.expand_topic_name import expand_topic_name
+import numpy as np
+from numpy.typing import NDArray
 from rclpy.serialization import deserialize_message, serialize_message
 from rclpy.validate_namespace import validate_namespace
 from rclpy.validate_node_name import validate_node_name
 from sensor_msgs.msg import CameraInfo
 from tf2_msgs.msg import TFMessage
 
+from radan_ros.errors import line
 from radan_ros.ros.answer import Answer
-from radan_ros.ros.cdr import without_padding_noise
+from radan_ros.ros.bag_node import BagNode, Log
 from radan_ros.ros.diagnostics import Report, Statistics
-from radan_ros.ros.engine import Engine, Parts, line
+from radan_ros.ros.engine import Engine, Parts
 from radan_ros.ros.images import ENCODINGS, to_bgr
 from radan_ros.ros.outputs import Outputs
+from radan_ros.ros.painters import Painted, Painters, Scenery
 from radan_ros.ros.parameters import OUTPUTS, Settings
 from radan_ros.ros.subscriptions import Calibration, RateLimit, seconds_of
-from radan_ros.tools.bags import CAMERA_INFO, FACES, IMAGE, TRANSFORMS, Bag, BagTopic
-from radan_ros.tools.record import bag_qos, message_class, message_definition, type_hash
+from radan_ros.tools.ahead import read_ahead
+from radan_ros.tools.bags import CAMERA_INFO, COMPRESSED_IMAGE, FACES, IMAGE, TRANSFORMS, Bag, BagTopic
+from radan_ros.tools.record import message_class, message_definition, type_hash
 from radan_ros.tools.segments import OutTopic
 from radan_ros.tools.sources import SourceError
 
 LOOKS = 100  # CameraInfo messages among which a usable one is looked for before the first image
 REASONS = 5  # why images could not be answered, that are told
 SKIPPED = 256  # messages between signs of life where nothing is written
+AHEAD = 8  # messages that are read, and decoded, before it is their turn
+MOST_PAINTERS = 8
+PAINTERS_PAY = 100  # images for which a process is worth its start
 UNKNOWN = "RIHS01_" + 64 * "0"  # the hash of a type of which nobody knows the definition
-
-Put = Callable[[OutTopic, bytes], None]
-
-
-# ------------------------------------------------------------------------------------------------- instead of a node
-
-
-class Log:
-    """Takes what a node's logger takes, and keeps warnings and errors."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.errors: list[str] = []
-
-    def info(self, text: str) -> None:
-        """Nobody needs to know while no robot runs."""
-
-    debug = info
-
-    def warning(self, text: str) -> None:
-        """Keep a text, once."""
-        if text not in self.notes:
-            self.notes.append(text)
-
-    def error(self, text: str) -> None:
-        """Keep what went wrong, once."""
-        if text not in self.errors:
-            self.errors.append(text)
-
-
-class BagPublisher:
-    """A topic of the bag, as the outputs know publishers."""
-
-    def __init__(self, topic: OutTopic, kind: Any, put: Put | None) -> None:
-        self.topic, self.topic_name = topic, topic.name
-        self._kind, self._put = kind, put
-
-    def publish(self, message: Any) -> None:
-        """Write a message, or one that is serialised."""
-        if self._put is not None:
-            raw = message if isinstance(message, bytes) else serialize_message(message)
-            self._put(self.topic, without_padding_noise(raw, self._kind))
-
-    def get_subscription_count(self) -> int:
-        """One, the bag, unless the topic is not wanted in it."""
-        return int(self._put is not None)
-
-    def wait_for_all_acked(self, _timeout: Any) -> bool:
-        """Nobody has to answer."""
-        return True
-
-
-class BagNode:
-    """Stands for a node whose topics go into a bag: a `radan_ros.ros.topics.Host`.
-
-    Parameters
-    ----------
-    name, namespace : str
-        Of the node; relative topic names are resolved by them.
-    log : Log
-    wanted : callable
-        Whether a topic shall be in the bag.
-
-    Attributes
-    ----------
-    names : tuple of str
-        Name and namespace.
-    publishers : list of BagPublisher
-    written : list of (OutTopic, bytes)
-        What was published since it was emptied.
-    stamp : Time
-        What its clock says.
-    """
-
-    def __init__(self, name: str, namespace: str, log: Log, wanted: Callable[[str], bool]) -> None:
-        self.names, self._log, self._wanted = (name, namespace), log, wanted
-        self.publishers: list[BagPublisher] = []
-        self.written: list[tuple[OutTopic, bytes]] = []
-        self.stamp = Time()
-
-    def create_publisher(self, msg_type: Any, topic: str, qos_profile: Any, /, **_: Any) -> BagPublisher:
-        """A publisher; overrides of its QoS by parameters are of no use in a bag."""
-        name = str(expand_topic_name(topic, *self.names))
-        kind = type_name(msg_type)
-        out = OutTopic(name, kind, message_definition(kind), type_hash(kind), (bag_qos(qos_profile),))
-        publisher = BagPublisher(out, msg_type, self._put if self._wanted(name) else None)
-        self.publishers.append(publisher)
-        return publisher
-
-    def _put(self, topic: OutTopic, raw: bytes) -> None:
-        self.written.append((topic, raw))
-
-    def destroy_publisher(self, publisher: BagPublisher) -> bool:
-        """Forget a publisher; what it wrote stays."""
-        self.publishers.remove(publisher)
-        return True
-
-    def count_publishers(self, topic_name: str) -> int:
-        """One: itself."""
-        return 1
-
-    def get_clock(self) -> Any:
-        """The time of the bag."""
-        return SimpleNamespace(now=lambda: SimpleNamespace(to_msg=lambda: self.stamp))
-
-    def get_logger(self) -> Log:
-        """Where warnings are kept."""
-        return self._log
-
-
-def type_name(kind: Any) -> str:
-    """A message class as "package/msg/Name"."""
-    return f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"
 
 
 # ------------------------------------------------------------------------------------------------------- the cameras
@@ -212,6 +108,10 @@ def node_names(plan: Plan) -> list[tuple[str, str]]:
     return [(f"{outer}{folder}", name) for folder, name in zip(folders, prefixes, strict=True)]
 
 
+Decoded = tuple[Any, NDArray[np.uint8] | None]
+"""A message of an image and its pixels."""
+
+
 class Camera:
     """The node of one topic of images.
 
@@ -266,7 +166,18 @@ class Camera:
         except Exception as error:  # of damaged bytes rclpy has errors of several kinds
             self._report.bad(f"{self.info}: {line(error)}")
 
-    def look(self, raw: bytes) -> Answer | None:
+    def decode(self, raw: bytes) -> Decoded:
+        """Header and pixels of an image; no pixels where `max_rate` may leave it out. Any thread may call it.
+
+        Raises
+        ------
+        Exception
+            Whatever is wrong with it.
+        """
+        message = deserialize_message(raw, self._kind)
+        return message, None if self.settings.max_rate > 0 else to_bgr(message)
+
+    def look(self, decoded: Callable[[], Decoded]) -> Answer | None:
         """The answer to an image; None for one that `max_rate` leaves out.
 
         Raises
@@ -275,10 +186,11 @@ class Camera:
             Whatever is wrong with it.
         """
         self.counts["images"] += 1
-        message = deserialize_message(raw, self._kind)
+        message, image = decoded()
         if self._limit.skips(seconds_of(message.header)):
             return None
-        image = to_bgr(message)
+        if image is None:
+            image = to_bgr(message)
         camera = self.calibration.camera((image.shape[0], image.shape[1]), message.header.frame_id)
         answer = self.engine.answer(message.header, image, camera, self._left_out)
         self.counts["answered"] += 1
@@ -287,12 +199,6 @@ class Camera:
 
     def _left_out(self, _track: Any, _error: ValueError) -> None:
         self.counts["failed_fits"] += 1
-
-    def publish(self, answer: Answer) -> dict[str, Exception]:
-        """Publish an answer; the views that failed, and why."""
-        self.node.stamp = answer.header.stamp
-        self.outputs.faces.publish(answer)
-        return self.outputs.publish_views(answer)
 
     def announce(self) -> None:
         """Publish the topology."""
@@ -317,9 +223,36 @@ class Camera:
 
 # --------------------------------------------------------------------------------------------------------- the work
 
-# What a bag is made of: a message (topic, time in ns, bytes), an answer to publish (camera, time, answer), or the end
-# of a segment with what is known of the work behind it, pickled; None is a sign of life.
-Item = tuple[OutTopic, int, bytes] | tuple[Camera, int, Answer] | bytes | None
+Message = tuple[OutTopic, int, bytes | memoryview]
+"""Topic, time in ns, and what is written."""
+# What a bag is made of: a message, an answer to publish (camera, time, answer), or the end of a segment with what is
+# known of the work behind it, pickled; None is a sign of life.
+Item = Message | tuple[Camera, int, Answer] | bytes | None
+
+
+@dataclass(frozen=True)
+class Publication:
+    """An answer that is being published.
+
+    Attributes
+    ----------
+    camera : Camera
+    time_ns : int
+    faces, others : list of Message
+        What is there already: comes before, and behind what is painted.
+    painted : Future of Painted, optional
+    """
+
+    camera: Camera
+    time_ns: int
+    faces: list[Message]
+    painted: Future[Painted] | None
+    others: list[Message]
+
+    @property
+    def done(self) -> bool:
+        """Whether all is there."""
+        return self.painted is None or self.painted.done()
 
 
 @dataclass
@@ -416,11 +349,12 @@ class Offline:
         """Images that were looked at."""
         return sum(camera.counts["images"] for camera in self.cameras)
 
-    def items(self) -> Iterator[Item]:
-        """Go through the bag, from its beginning or from where `restore` led."""
+    def items(self, decoders: Executor | None = None) -> Iterator[Item]:
+        """Go through the bag, from its beginning or from where `restore` led; with `decoders`, read ahead."""
         skipped = self.read
         written = 0
-        for number, (topic, time_ns, raw) in enumerate(self.bag.messages(self._chosen)):
+        messages = self._decoding(skipped, decoders)
+        for number, (topic, time_ns, raw, decoded) in enumerate(messages):
             self.read = number + 1
             if number < skipped:
                 if number % SKIPPED == 0:
@@ -436,7 +370,7 @@ class Offline:
             if image_of is None:
                 continue
             try:
-                answer = image_of.look(raw)
+                answer = image_of.look(decoded)
             except Exception as error:  # one bad image costs its own answer
                 image_of.counts["bad"] += 1
                 reason = line(error) if line(error) in self.bad or len(self.bad) < REASONS else "other reasons"
@@ -449,6 +383,29 @@ class Offline:
             if written >= self.plan.segment and (ended := self._state()) is not None:
                 yield ended
                 written = 0
+
+    def _decoding(
+        self, skipped: int, decoders: Executor | None
+    ) -> Iterator[tuple[BagTopic, int, bytes, Callable[[], Decoded]]]:
+        """The messages of the bag, and how to get at the pixels of images: those of JPEG and PNG are decoded ahead."""
+        messages = self.bag.messages(self._chosen)
+        waiting: deque[tuple[BagTopic, int, bytes, Callable[[], Decoded]]] = deque()
+        damage = None
+        with contextlib.closing(read_ahead(messages, AHEAD) if decoders is not None else messages) as stream:
+            try:
+                for number, (topic, time_ns, raw) in enumerate(stream):
+                    camera = self._of_image.get(topic.name)
+                    decode: Callable[[], Decoded] = partial(camera.decode if camera else _no_image, raw)
+                    if camera and decoders is not None and topic.type == COMPRESSED_IMAGE and number >= skipped:
+                        decode = decoders.submit(camera.decode, raw).result
+                    waiting.append((topic, time_ns, raw, decode))
+                    if len(waiting) > (AHEAD if decoders is not None else 0):
+                        yield waiting.popleft()
+            except SourceError as error:
+                damage = error
+            yield from waiting
+            if damage is not None:
+                raise damage
 
     def _matters(self, topic: BagTopic) -> bool:
         return topic.name in self._copied or any(topic.name in (c.topic.name, c.info) for c in self.cameras)
@@ -471,14 +428,48 @@ class Offline:
         told = self.bad.items()
         return "; ".join(f"{first}: {why}{f' ({count} times)' if count > 1 else ''}" for why, (first, count) in told)
 
-    def publish(self, item: tuple[Camera, int, Answer]) -> list[tuple[OutTopic, int, bytes]]:
-        """The messages of an answer."""
-        camera, time_ns, answer = item
-        for view, error in camera.publish(answer).items():
-            self.log.error(f"{camera.topic.name}: publishing {view}: {line(error)}")
-        return self._written(camera, time_ns)
+    def painters(self, threads: int) -> Painters | None:
+        """Processes that draw the views beside, as many as so many threads and so many images are worth; or None."""
+        images = sum(camera.topic.count for camera in self.cameras)
+        # As many more only take the cores from the thread that follows the faces, which all wait for.
+        number = min((threads + 1) // 2, MOST_PAINTERS, images // PAINTERS_PAY)
+        drawn = any(camera.outputs.drawn for camera in self.cameras)
+        # A GPU draws as fast as one process asks.
+        if threads < 2 or number < 1 or not drawn or self.parts.renderer.device != "cpu":
+            return None
+        scenes = [
+            Scenery(*camera.node.names, replace(camera.settings, publish=camera.outputs.drawn))
+            for camera in self.cameras
+        ]
+        return Painters(number, self.parts.model.face_model, scenes)
 
-    def announce(self) -> list[tuple[OutTopic, int, bytes]]:
+    def publish(self, item: tuple[Camera, int, Answer], painters: Painters | None = None) -> Publication:
+        """Publish an answer; `painters` make its views."""
+        camera, time_ns, answer = item
+        painted = None
+        skipped: tuple[str, ...] = ()
+        if painters is not None:
+            skipped, state = camera.outputs.drawn, camera.outputs.state()
+            painted = painters.paint(self.cameras.index(camera), answer, {name: state[name] for name in skipped})
+        camera.node.stamp = answer.header.stamp
+        camera.outputs.faces.publish(answer)
+        faces = self._written(camera, time_ns)
+        for view, error in camera.outputs.publish_views(answer, skipped).items():
+            self.log.error(f"{camera.topic.name}: publishing {view}: {line(error)}")
+        return Publication(camera, time_ns, faces, painted, self._written(camera, time_ns))
+
+    def messages(self, publication: Publication) -> list[Message]:
+        """The messages of an answer, once they are all there."""
+        camera, time_ns = publication.camera, publication.time_ns
+        drawn: list[Message] = []
+        if publication.painted is not None:
+            painted = publication.painted.result()
+            drawn = [(self._by_name[name], time_ns, raw) for name, raw in painted.messages]
+            for view, reason in painted.failed.items():
+                self.log.error(f"{camera.topic.name}: publishing {view}: {reason}")
+        return [*publication.faces, *drawn, *publication.others]
+
+    def announce(self) -> list[Message]:
         """What is written before the first message."""
         out = []
         for camera in self.cameras:
@@ -486,7 +477,7 @@ class Offline:
             out += self._written(camera, self.bag.begin)
         return out
 
-    def _written(self, camera: Camera, time_ns: int) -> list[tuple[OutTopic, int, bytes]]:
+    def _written(self, camera: Camera, time_ns: int) -> list[Message]:
         written, camera.node.written = camera.node.written, []
         return [(self._by_name.get(topic.name, topic), time_ns, raw) for topic, raw in written]
 
@@ -497,9 +488,12 @@ class Offline:
         whole = {"read": self.read, "cameras": cameras, "bad": dict(self.bad)}
         return pickled(whole, self.parts.model.face_model)
 
-    def sealed(self, state: bytes) -> bytes:
-        """A state of `items`, to which is added what is known when all before it is published."""
-        outputs = [camera.outputs.state() for camera in self.cameras]
+    def shown(self) -> list[dict[str, Any]]:
+        """What the outputs have to remember of what was published so far."""
+        return [camera.outputs.state() for camera in self.cameras]
+
+    def sealed(self, state: bytes, outputs: list[dict[str, Any]]) -> bytes:
+        """A state of `items` and what was `shown` then, to which is added what went wrong up to now."""
         return pickle.dumps((state, outputs, list(self.log.errors), list(self.log.notes)))
 
     def restore(self, state: bytes) -> None:
@@ -514,6 +508,10 @@ class Offline:
             self.log.warning(text)
         self.bad.update(told["bad"])
         self.read = int(told["read"])
+
+
+def _no_image(_raw: bytes) -> Decoded:
+    raise AssertionError("only images are decoded")
 
 
 def _with_prefix(settings: Settings, prefix: str) -> Settings:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from sensor_msgs.msg import Image
@@ -158,10 +158,21 @@ class Outputs:
         """Publish what all meshes share, for subscribers of now and later."""
         self._topology.publish(messages.topology(face_model))
 
-    def publish_views(self, answer: Answer) -> dict[str, Exception]:
-        """Publish whatever somebody wants to see: the names of the views that failed, which harms no other, and why."""
+    @property
+    def drawn(self) -> tuple[str, ...]:
+        """The views that are made of an answer and their own `state` alone, so that another process can make them."""
+        return tuple(name for name, view in self._views.items() if isinstance(view, View))
+
+    def publish_views(self, answer: Answer, skipped: Collection[str] = ()) -> dict[str, Exception]:
+        """Publish whatever somebody wants to see: the names of the views that failed, which harms no other, and why.
+
+        Of those in `skipped`, which are in `drawn`, only the state goes on.
+        """
         failed: dict[str, Exception] = {}
         for name, view in self._views.items():
+            if name in skipped and isinstance(view, View):
+                view.skip(answer)
+                continue
             try:
                 if view.wanted():
                     view.publish(answer)

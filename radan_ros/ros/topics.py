@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
+
+if TYPE_CHECKING:
+    from radan_ros.ros.answer import Answer
 
 
 def sensor() -> QoSProfile:
@@ -80,6 +83,9 @@ class View:
     def wanted(self) -> bool:
         """Whether somebody subscribes."""
         return bool(self._publisher.get_subscription_count())
+
+    def skip(self, answer: Answer) -> None:
+        """Go on as if the answer had been published: another process does that."""
 
     def clear(self) -> None:
         """Nothing of it stays on show."""

@@ -47,9 +47,10 @@ class Markers(View):
             kept, triangles = fewer_triangles(answer.face_model.mean, answer.face_model.triangles, MOST_TRIANGLES)
             self._topology = answer.face_model.triangles, kept, triangles
         _, kept, triangles = self._topology
-        ids = {track.id for track in answer.tracks}
         message = MarkerArray()
-        for number in sorted(self._shown - ids):
+        gone = self._shown - {track.id for track in answer.tracks}
+        self.skip(answer)
+        for number in sorted(gone):
             message.markers += [_marker(answer.header, ns, number, Marker.DELETE) for ns in NAMESPACES]
         meshes = []
         for track, metric, vertices in zip(answer.tracks, answer.metric, answer.vertices, strict=True):
@@ -60,8 +61,11 @@ class Markers(View):
             tint = np.ones((len(points), 4), np.float32)
             tint[:, :3] = np.clip(drawing.shade(points, triangles)[:, None] * 1.15 * (0.75 * colour + 0.25), 0, 1)
             meshes.append((points[corners], tint[corners]))
-        self._shown = ids
         self._publisher.publish(serialised(message, meshes))
+
+    def skip(self, answer: Answer) -> None:
+        """The faces of this answer are on show."""
+        self._shown = {track.id for track in answer.tracks}
 
     def state(self) -> list[int]:
         """Ids of the faces that are on show."""

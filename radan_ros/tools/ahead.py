@@ -38,6 +38,9 @@ def read_ahead(items: Iterable[T], most: int) -> Generator[T, None, None]:
             put((False, None))
         except BaseException as error:  # belongs to whoever takes the items
             put((False, error))
+        finally:
+            if isinstance(items, Generator):  # which may have threads, too
+                items.close()
 
     thread = threading.Thread(target=read, name="reader", daemon=True)
     thread.start()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from radan_ros.errors import line
 from radan_ros.tools.record import header_stamp, message_class, type_hash
 from radan_ros.tools.salvage import SalvageReader, is_data_file
 from radan_ros.tools.sources import SourceError
@@ -177,7 +178,7 @@ class Bag:
                         reader.missing(read)
                     return
                 except Exception as error:  # rosbags has no common error for what a damaged file may hold
-                    raise SourceError(f"{self.name}: damaged: {_line(error)}") from None
+                    raise SourceError(f"{self.name}: damaged: {line(error)}") from None
                 yield self.topics[connection.topic], time_ns, bytes(raw)
 
     def cameras(self, names: Sequence[str] = ()) -> list[BagTopic]:
@@ -238,7 +239,7 @@ class Bag:
         except Exception as error:  # as above
             cut = self.path.is_dir() and not (self.path / "metadata.yaml").is_file() and not self._salvage
             hint = " (a recording that was cut off has no metadata.yaml: ros2 bag reindex makes one)" if cut else ""
-            raise SourceError(f"{self.name}: cannot be read as a rosbag2: {_line(error)}{hint}") from None
+            raise SourceError(f"{self.name}: cannot be read as a rosbag2: {line(error)}{hint}") from None
         if self._salvaged is not None:
             yield self._salvaged
             return
@@ -345,7 +346,3 @@ def _camera(topic: BagTopic) -> str:
     """The folder in which image_transport puts the CameraInfo of an image topic."""
     name = topic.name
     return _folder(_folder(name) if topic.type == COMPRESSED_IMAGE else name)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -27,14 +27,16 @@ import tempfile
 import threading
 import time
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from radan_ros.errors import line
 from radan_ros.tools.bags import Bag, is_bag
 from radan_ros.tools.naming import distinct_names
 from radan_ros.tools.segments import (
@@ -54,7 +56,7 @@ from radan_ros.tools.sources import SourceError
 
 if TYPE_CHECKING:
     from radan_ros.ros.engine import Parts
-    from radan_ros.ros.offline import Item, Offline, Plan
+    from radan_ros.ros.offline import Item, Message, Offline, Plan
     from radan_ros.ros.parameters import Settings
 
 VIEWS = ("meshes", "depth", "pncc", "points", "markers", "overlay", "humans")
@@ -62,7 +64,7 @@ ALL = "all"
 SEGMENT = 1800  # images: a minute of a camera, and what an interruption can cost
 TICK = 0.5  # seconds between signs of life
 AHEAD = 4  # images, and what lies between them, that wait for the next thread
-FORMAT = 2  # of what is written; another one is another job
+FORMAT = 3  # of what is written; another one is another job
 OWN = {"model", "device", "threads"}  # parameters that change nothing in the bag, or are told by the model's figures
 
 Tick = Callable[[int, int, int], None]
@@ -89,7 +91,7 @@ class Job:
         Leave the bag's own messages out.
     storage, compression : str
     threads : int
-        1: all in one thread; 2: the disk has one of its own; 3: the outputs as well.
+        Threads and processes that work at the same time; 1: all in one thread.
     segment : int
         Images after which a segment ends.
     overwrite : bool
@@ -106,7 +108,7 @@ class Job:
     only_ours: bool = False
     storage: str = "mcap"
     compression: str = "zstd"
-    threads: int = 3
+    threads: int = 2
     segment: int = SEGMENT
     overwrite: bool = False
 
@@ -161,15 +163,16 @@ def process(job: Job, tick: Tick | None = None) -> Result:
     except (BusyError, ForeignError) as error:
         return Result(troubles=(f"{job.target} {error}",))
     except (OSError, sqlite3.Error) as error:
-        return Result(troubles=(f"{job.target}: {_line(error)}; run again to go on",))
+        return Result(troubles=(f"{job.target}: {line(error)}; run again to go on",))
     except (ValueError, ImportError, RuntimeError, MemoryError) as error:
-        return Result(troubles=(f"{job.bag}: {_line(error)}",))
+        return Result(troubles=(f"{job.bag}: {line(error)}",))
     except Exception as error:  # of a damaged bag a library may make anything, and the other bags are to go on
-        return Result(troubles=(f"{job.bag}: {type(error).__name__}: {_line(error)}",))
+        return Result(troubles=(f"{job.bag}: {type(error).__name__}: {line(error)}",))
 
 
 def _process(job: Job, tick: Tick) -> Result:
-    from radan_ros.ros.offline import Log, Offline
+    from radan_ros.ros.bag_node import Log
+    from radan_ros.ros.offline import Offline
 
     bag, log = Bag(job.bag, salvage=True), Log()
     plan = _plan(job, bag, log)
@@ -182,7 +185,7 @@ def _process(job: Job, tick: Tick) -> Result:
     work = Offline(bag, plan, parts, log)
     if job.overwrite:
         discard(target)  # now that nothing is wrong with the input
-    out = SegmentedBag(target, described, storage=job.storage, compression=job.compression)
+    out = SegmentedBag(target, described, storage=job.storage, compression=job.compression, threads=job.threads // 2)
     try:
         out.declare(work.topics)
         begun = None
@@ -221,6 +224,8 @@ def _summary_of(work: Offline) -> dict[str, Any]:
 
 def _run(work: Offline, out: SegmentedBag, threads: int, tick: Tick) -> int:
     """Read, answer and write; returns how many images were answered before."""
+    from radan_ros.ros.answer import Answer
+    from radan_ros.ros.offline import Publication
     from radan_ros.tools.ahead import WriteBehind, read_ahead
 
     first = []
@@ -230,24 +235,50 @@ def _run(work: Offline, out: SegmentedBag, threads: int, tick: Tick) -> int:
         try:
             work.restore(out.state)
         except Exception as error:  # made by another version of this package
-            raise OtherJobError(f"cannot be gone on with ({_line(error)})") from None
+            raise OtherJobError(f"cannot be gone on with ({line(error)})") from None
     begun = work.images
-    items: Iterator[Item] = work.items()
     with contextlib.ExitStack() as stack:
-        if threads > 2:
-            items = stack.enter_context(contextlib.closing(read_ahead(items, AHEAD)))
-        last = 0.0
-        store: Callable[..., Any] = stack.enter_context(WriteBehind(AHEAD)) if threads > 1 else _at_once
+        painters = work.painters(threads)
+        if painters is not None:
+            stack.callback(painters.close)
+        items: Iterator[Item]
+        store: Callable[..., Any] = _at_once
+        if threads > 1:
+            decoders = stack.enter_context(ThreadPoolExecutor(threads, thread_name_prefix="decoder"))
+            items = stack.enter_context(contextlib.closing(read_ahead(work.items(decoders), AHEAD)))
+            store = stack.enter_context(WriteBehind(AHEAD))
+        else:
+            items = work.items()
         store(_write, out, first)
+        # What is not written yet, in its order: messages, publications, and ends of segments.
+        waiting: deque[Any] = deque()
+        drawn, most = 0, 0 if painters is None else 2 * painters.number
+
+        def write_next() -> None:
+            nonlocal drawn
+            item = waiting.popleft()
+            if isinstance(item, Publication):
+                drawn -= 1
+                store(_write, out, work.messages(item))
+            elif isinstance(item[0], bytes):
+                store(out.end_segment, work.sealed(*item))
+            else:
+                store(_write, out, [item])
+
+        last = 0.0
         for item in items:
             if isinstance(item, bytes):
-                store(out.end_segment, work.sealed(item))
-                continue
-            if item is not None:
-                store(_write, out, [item] if isinstance(item[2], bytes) else work.publish(item))
+                waiting.append((item, work.shown()))
+            elif item is not None:
+                drawn += isinstance(item[2], Answer)
+                waiting.append(work.publish(item, painters) if isinstance(item[2], Answer) else item)
+            while waiting and (drawn > most or not isinstance(waiting[0], Publication) or waiting[0].done):
+                write_next()
             if time.monotonic() - last > TICK:
                 last = time.monotonic()
                 tick(work.read, work.total, work.images - begun)
+        while waiting:
+            write_next()
         store(lambda: out.end(_summary_of(work)))  # in that thread: a database belongs to the one that opened it
     return begun
 
@@ -256,7 +287,7 @@ def _at_once(function: Callable[..., Any], *arguments: Any) -> None:
     function(*arguments)
 
 
-def _write(out: SegmentedBag, messages: Sequence[tuple[Any, int, bytes]]) -> None:
+def _write(out: SegmentedBag, messages: Sequence[Message]) -> None:
     for topic, time_ns, raw in messages:
         out.write(topic, time_ns, raw)
 
@@ -291,11 +322,14 @@ def _plan(job: Job, bag: Bag, log: Any) -> Plan:
 @cache
 def _parts(settings: Settings) -> Parts:
     """Model, renderer and detector, for all bags of a process."""
+    import cv2
+
+    from radan_ros.ros.bag_node import Log
     from radan_ros.ros.engine import Engine
-    from radan_ros.ros.offline import Log
     from radan_ros.threads import limit_blas
 
     limit_blas()
+    cv2.setNumThreads(1)  # crops are so small that its threads take longer to wake
     return Engine(settings, Log()).parts
 
 
@@ -435,7 +469,7 @@ def _check_there(address: str) -> None:
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
         except (OSError, OverflowError) as error:
-            raise SourceError(f"--ray {address}: nothing answers there ({_line(error)})") from None
+            raise SourceError(f"--ray {address}: nothing answers there ({line(error)})") from None
 
 
 def process_all(jobs: Sequence[Job], runner: Runner | None, tell: Callable[[Job, Result], None]) -> None:
@@ -491,7 +525,7 @@ def _result_of(future: Future[Result], job: Job) -> Result:
     except BrokenProcessPool:
         return Result(troubles=(f"{job.bag}: its process was ended from outside (memory?); run again to go on",))
     except Exception as error:  # Ray's errors are of many kinds
-        return Result(troubles=(f"{job.bag}: {type(error).__name__}: {_line(error)}",))
+        return Result(troubles=(f"{job.bag}: {type(error).__name__}: {line(error)}",))
 
 
 # ---------------------------------------------------------------------------------------------------------- program
@@ -505,7 +539,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check_ros()
         jobs, missing = _jobs(options)
     except (SourceError, ValueError, ImportError, OSError) as error:
-        print(f"{parser.prog}: {_line(error)}", file=sys.stderr)
+        print(f"{parser.prog}: {line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -531,7 +565,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         workers = min(options.workers, len(jobs))
         if options.ray is not None and jobs:
             gpu = str(jobs[0].parameters.get("device", "")).startswith("cuda")
-            runner = RayTasks(options.ray, workers, options.threads, gpu)
+            runner = RayTasks(options.ray, workers, jobs[0].threads, gpu)
         elif workers > 1:
             runner = Processes(workers)
         process_all(jobs, runner, tell)
@@ -539,7 +573,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{parser.prog}: interrupted; run again to go on", file=sys.stderr)
         return 130
     except (SourceError, OSError, ConnectionError) as error:
-        print(f"{parser.prog}: {_line(error)}", file=sys.stderr)
+        print(f"{parser.prog}: {line(error)}", file=sys.stderr)
         return 1
     finally:
         if threading.current_thread() is threading.main_thread():
@@ -575,6 +609,7 @@ def _check_ros() -> None:
 def _jobs(options: argparse.Namespace) -> tuple[list[Job], list[str]]:
     """The jobs of a command line, and what is wrong with the bags that are none."""
     from radan_ros.ros.offline import check_names
+    from radan_ros.threads import available_cores
 
     paths = list(dict.fromkeys(Path(text).expanduser() for text in options.bags))
     missing = [f"{path}: {'no rosbag2' if path.exists() else 'no such file or folder'}" for path in paths
@@ -583,6 +618,8 @@ def _jobs(options: argparse.Namespace) -> tuple[list[Job], list[str]]:
     out = Path(options.out).expanduser()
     parameters = _parameters(options)
     check_names(options.name, options.namespace)
+    shared = max(1, available_cores() // max(1, min(options.workers, len(there))))
+    threads = options.threads or (2 if options.ray else shared)
     jobs = []
     for path, name in zip(there, distinct_names(there), strict=True):
         _check_apart(out / name, there)
@@ -598,7 +635,7 @@ def _jobs(options: argparse.Namespace) -> tuple[list[Job], list[str]]:
                 only_ours=options.only_ours,
                 storage=options.storage,
                 compression=options.compression,
-                threads=options.threads,
+                threads=threads,
                 segment=options.segment,
                 overwrite=options.overwrite,
             )
@@ -638,7 +675,7 @@ def _parameters(options: argparse.Namespace) -> dict[str, Any]:
             for node in ("/**", options.name, full):
                 values.update(told.get(node, {}).get("ros__parameters", {}))
         except (yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
-            raise ValueError(f"{options.params_file}: is no file of parameters: {_line(error)}") from None
+            raise ValueError(f"{options.params_file}: is no file of parameters: {line(error)}") from None
         for name in [n for n in values if n == "use_sim_time" or n.startswith("qos_overrides")]:
             del values[name]
     for text in options.set:
@@ -650,7 +687,7 @@ def _parameters(options: argparse.Namespace) -> dict[str, Any]:
         try:
             values[name] = yaml.safe_load(value) if value else ""
         except yaml.YAMLError as error:
-            raise ValueError(f"--set {text}: {_line(error)}") from None
+            raise ValueError(f"--set {text}: {line(error)}") from None
     values.pop("publish", None)  # the node's views; --publish has more names
     for name in ("model", "device"):
         if getattr(options, name) is not None:
@@ -665,10 +702,6 @@ def _summary(job: Job, result: Result) -> str:
     if result.took and not result.begun and result.seconds:
         speed += f", {result.seconds / result.took:.1f} times real time"
     return f"{job.target}: {result.answered} of {result.images} images answered, {result.faces} faces{speed}"
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -714,10 +747,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--threads",
-        type=int,
-        choices=(1, 2, 3),
-        default=3,
-        help="for one bag: 1, 2 (the disk has its own) or 3 (the outputs, too; default)",
+        type=positive_integer,
+        metavar="N",
+        help="cores for each bag (default: those that there are, divided by --workers; 2 on a cluster)",
     )
     parser.add_argument(
         "--segment",

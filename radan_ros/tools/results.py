@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from radan_ros import boxes, drawing, export
 from radan_ros.camera import CameraModel
+from radan_ros.errors import line
 from radan_ros.face import Face
 from radan_ros.paf import Anchors, paf_crop
 from radan_ros.pictures import grey_depth, millimetres, write_picture
@@ -214,4 +215,4 @@ def one_line(error: BaseException) -> str:
     """What an error says, on one line; of a file, which one it is and what is wrong with it."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
+    return line(error)

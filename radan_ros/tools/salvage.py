@@ -19,11 +19,14 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from radan_ros.errors import line
 
 if TYPE_CHECKING:
     from rosbags.interfaces import Connection, MessageDefinition
@@ -112,7 +115,7 @@ class SalvageReader:
             self.losses.append("metadata.yaml is missing: the recording was cut off, or the file was not copied")
             return there
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-            self.losses.append(f"metadata.yaml cannot be read: {_line(error)}")
+            self.losses.append(f"metadata.yaml cannot be read: {line(error)}")
             return there
         self.losses += [f"{file.name} is missing" for file in named if file not in there]
         return [file for file in named if file in there]
@@ -123,7 +126,7 @@ class SalvageReader:
             path = self._unpack(file, tell) if file.suffix == ".zstd" else file
             storage = Mcap(path, tell) if path.suffix == ".mcap" else Database(self._settle(path, tell), tell)
         except Exception as error:  # there is no common error for what a damaged file may hold
-            tell(f"nothing of it can be read: {_line(error)}")
+            tell(f"nothing of it can be read: {line(error)}")
             return
         self._files.append((file.name, storage))
 
@@ -141,9 +144,9 @@ class SalvageReader:
         target = self._place(file.stem)
         with file.open("rb") as packed, target.open("wb") as plain:
             try:
-                shutil.copyfileobj(_zstd().open(packed, "rb"), plain)
-            except (EOFError, _zstd().ZstdError) as error:
-                tell(f"damaged: {_line(error)}")
+                shutil.copyfileobj(zstd().open(packed, "rb"), plain)
+            except (EOFError, zstd().ZstdError) as error:
+                tell(f"damaged: {line(error)}")
         return target
 
     def _settle(self, file: Path, tell: Tell) -> Path:
@@ -262,7 +265,7 @@ class Mcap:
             self._read_index(path)
         except Exception as error:  # whatever rosbags says to what a damaged index may hold
             if _Scan(self, tell).run() and not isinstance(error, _NoIndexError):
-                tell(f"its index does not help: {_line(error)}")
+                tell(f"its index does not help: {line(error)}")
 
     def _read_index(self, path: Path) -> None:
         """Topics and places of chunks."""
@@ -443,7 +446,7 @@ class _Scan:
             elif code == _CHANNEL:
                 self._channel(body)
         except Exception as error:  # text that is none, or what rosbags says to a QoS profile
-            self._tell(f"the description of a topic cannot be read: {_line(error)}")
+            self._tell(f"the description of a topic cannot be read: {line(error)}")
         return None
 
     def _channel(self, body: bytes) -> None:
@@ -481,7 +484,7 @@ def unpacked_chunk(body: bytes) -> tuple[bytes, bool]:
     content = packed
     try:
         if compression == "zstd":
-            content = _zstd().ZstdDecompressor().decompress(packed, min(size + 1, _MOST))
+            content = zstd().ZstdDecompressor().decompress(packed, min(size + 1, _MOST))
         elif compression == "lz4":
             from lz4.frame import LZ4FrameDecompressor
 
@@ -495,10 +498,10 @@ def unpacked_chunk(body: bytes) -> tuple[bytes, bool]:
 
 def unpacked(raw: bytes) -> bytes | None:
     """A compressed message as it was; None when it is damaged, or larger than any message is."""
-    unpacker = _zstd().ZstdDecompressor()
+    unpacker = zstd().ZstdDecompressor()
     try:
         plain: bytes = unpacker.decompress(raw, _MOST)
-    except _zstd().ZstdError:
+    except zstd().ZstdError:
         return None
     return plain if unpacker.eof else None
 
@@ -604,7 +607,7 @@ class Database:
                 try:
                     take(row)
                 except Exception as error:  # whatever rosbags says to what a damaged row may hold
-                    tell(f"the description of a topic cannot be read: {_line(error)}")
+                    tell(f"the description of a topic cannot be read: {line(error)}")
         return found
 
     def _rows(self, tell: Tell) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -675,14 +678,11 @@ class Database:
         self._base.close()
 
 
-def _zstd() -> Any:
+@cache
+def zstd() -> Any:
     """Python's module for Zstandard, or the one that rosbags brings."""
     try:
         from compression import zstd
     except ImportError:
         from backports import zstd
     return zstd
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -24,6 +24,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -131,6 +132,8 @@ class SegmentedBag:
         What it is made from, and how; goes through JSON.
     storage, compression : str
         Of `STORAGES` and `COMPRESSIONS`.
+    threads : int
+        That may compress beside the one that writes.
 
     Attributes
     ----------
@@ -144,8 +147,9 @@ class SegmentedBag:
     BusyError, ForeignError, OtherJobError, OSError
     """
 
-    def __init__(self, target: Path, job: dict[str, Any], *, storage: str, compression: str) -> None:
+    def __init__(self, target: Path, job: dict[str, Any], *, storage: str, compression: str, threads: int = 0) -> None:
         self.target, self._job = target, job
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="compressor") if threads else None
         self._storage, self._compression = storage, compression
         self._folder = partial_of(target)
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -208,7 +212,7 @@ class SegmentedBag:
         """These topics are in each segment, in this order; others only where there is a message of them."""
         self._topics = {topic.name: topic for topic in topics}
 
-    def write(self, topic: OutTopic, time_ns: int, raw: bytes) -> None:
+    def write(self, topic: OutTopic, time_ns: int, raw: bytes | memoryview) -> None:
         """Write a message. Times must not go back.
 
         Raises
@@ -225,11 +229,11 @@ class SegmentedBag:
         self._writer.write(self._connections[topic.name], time_ns, raw)
 
     def _begin(self) -> None:
-        from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+        from rosbags.rosbag2 import CompressionFormat, CompressionMode
 
-        # Version 9 is what Jazzy and later write and read.
-        path = self._folder / "writing" / f"{self.target.name}_{self._count}"
-        self._writer = Writer(path, version=9, storage_plugin=StoragePlugin[self._storage.upper()])
+        from radan_ros.tools.chunks import writer
+
+        self._writer = writer(self._folder / "writing" / f"{self.target.name}_{self._count}", self._storage, self._pool)
         if self._compression == "zstd":
             mode = CompressionMode.STORAGE if self._storage == "mcap" else CompressionMode.MESSAGE
             self._writer.set_compression(mode, CompressionFormat.ZSTD)
@@ -305,6 +309,8 @@ class SegmentedBag:
                 self._writer.abort()
             self._writer = None
         shutil.rmtree(self._folder / "writing", ignore_errors=True)
+        if self._pool is not None:
+            self._pool.shutdown()
         self._lock.close()
 
 
