@@ -40,7 +40,7 @@ from radan_ros.tools.sources import SourceError
 LOOKS = 100  # CameraInfo messages among which a usable one is looked for before the first image
 REASONS = 5  # why images could not be answered, that are told
 SKIPPED = 256  # messages between signs of life where nothing is written
-AHEAD = 8  # messages that are read, and decoded, before it is their turn
+AHEAD = 4  # messages that are read, and decoded, before it is their turn
 MOST_PAINTERS = 8
 PAINTERS_PAY = 100  # images for which a process is worth its start
 UNKNOWN = "RIHS01_" + 64 * "0"  # the hash of a type of which nobody knows the definition
@@ -241,6 +241,8 @@ class Publication:
     faces, others : list of Message
         What is there already: comes before, and behind what is painted.
     painted : Future of Painted, optional
+    size : int
+        Bytes of its image.
     """
 
     camera: Camera
@@ -248,6 +250,7 @@ class Publication:
     faces: list[Message]
     painted: Future[Painted] | None
     others: list[Message]
+    size: int
 
     @property
     def done(self) -> bool:
@@ -456,7 +459,7 @@ class Offline:
         faces = self._written(camera, time_ns)
         for view, error in camera.outputs.publish_views(answer, skipped).items():
             self.log.error(f"{camera.topic.name}: publishing {view}: {line(error)}")
-        return Publication(camera, time_ns, faces, painted, self._written(camera, time_ns))
+        return Publication(camera, time_ns, faces, painted, self._written(camera, time_ns), answer.image.nbytes)
 
     def messages(self, publication: Publication) -> list[Message]:
         """The messages of an answer, once they are all there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -62,18 +63,34 @@ def read_ahead(items: Iterable[T], most: int) -> Generator[T, None, None]:
 
 
 class WriteBehind:
-    """Jobs done in their order by one thread, at most so many waiting; what one raises is raised by a later call."""
+    """Jobs done in their order by one thread; what one raises is raised by a later call.
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    Parameters
+    ----------
+    most : int
+        Jobs that may wait.
+    size : int, optional
+        Bytes that they may hold, but for one that holds more by itself.
+    """
+
+    def __init__(self, most: int, size: int = sys.maxsize) -> None:
+        self._most, self._size = most, size
+        self._held = 0
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="writer")
-        self._jobs: deque[Future[None]] = deque()
+        self._jobs: deque[tuple[Future[None], int]] = deque()
 
-    def __call__(self, job: Callable[..., None], *arguments: Any) -> None:
-        """Have a job done; waits while too many are waiting."""
-        self._jobs.append(self._pool.submit(job, *arguments))
-        while len(self._jobs) > self._most or (self._jobs and self._jobs[0].done()):
-            self._jobs.popleft().result()
+    def __call__(self, job: Callable[..., None], *arguments: Any, size: int = 0) -> None:
+        """Have a job done that holds so many bytes; waits while too many are waiting."""
+        self._jobs.append((self._pool.submit(job, *arguments), size))
+        self._held += size
+        while (
+            len(self._jobs) > self._most
+            or self._held > max(self._size, size)
+            or (self._jobs and self._jobs[0][0].done())
+        ):
+            done, held = self._jobs.popleft()
+            done.result()
+            self._held -= held
 
     def __enter__(self) -> WriteBehind:
         return self
@@ -82,5 +99,5 @@ class WriteBehind:
         """Wait for all jobs; after an error, for the one that is being done."""
         self._pool.shutdown(wait=True, cancel_futures=kind is not None)
         if kind is None:
-            for job in self._jobs:
+            for job, _size in self._jobs:
                 job.result()

@@ -16,7 +16,7 @@ from rosbags.rosbag2.storage_mcap import McapWriter, PendingChunk
 from radan_ros.tools.salvage import zstd
 
 LEVEL = 1  # of Zstandard: 1.5 times as fast as its usual 3, and our topics take 8 % more room
-WAITING = 16  # chunks, of a megabyte or one message, that are being compressed
+WAITING = 1 << 24  # bytes that are being compressed, but for a chunk that is larger
 
 
 class ChunkWriter(McapWriter):
@@ -40,20 +40,24 @@ class ChunkWriter(McapWriter):
             pool = None
         self._pool = pool
         self._waiting: deque[tuple[PendingChunk, Future[bytes]]] = deque()
+        self._held = 0
 
     def close_chunk(self) -> None:
         """Have the chunk compressed, and write those that are."""
         if self._pool is None:
             super().close_chunk()
             return
+        size = self.chunk.bio.tell()
         self._waiting.append((self.chunk, self._pool.submit(compress, self.chunk.bio.getvalue())))
+        self._held += size
         self.chunk = PendingChunk(2**63 - 1, 0, BytesIO(), defaultdict(list))
-        while len(self._waiting) > WAITING or (self._waiting and self._waiting[0][1].done()):
+        while self._held > max(WAITING, size) or (self._waiting and self._waiting[0][1].done()):
             self._write_next()
 
     def _write_next(self) -> None:
         following = self.chunk
         self.chunk, compressed = self._waiting.popleft()
+        self._held -= self.chunk.bio.tell()
         result = compressed.result()
         self.compressor = lambda _: result  # of this chunk, which it now writes
         super().close_chunk()

@@ -63,7 +63,8 @@ VIEWS = ("meshes", "depth", "pncc", "points", "markers", "overlay", "humans")
 ALL = "all"
 SEGMENT = 1800  # images: a minute of a camera, and what an interruption can cost
 TICK = 0.5  # seconds between signs of life
-AHEAD = 4  # images, and what lies between them, that wait for the next thread
+AHEAD, BEHIND = 4, 8  # messages and answers that wait to be published, and to be written
+HELD = 1 << 26  # bytes of images that are being drawn, and of what is to be written, but for one that is larger
 FORMAT = 3  # of what is written; another one is another job
 OWN = {"model", "device", "threads"}  # parameters that change nothing in the bag, or are told by the model's figures
 
@@ -246,33 +247,42 @@ def _run(work: Offline, out: SegmentedBag, threads: int, tick: Tick) -> int:
         if threads > 1:
             decoders = stack.enter_context(ThreadPoolExecutor(threads, thread_name_prefix="decoder"))
             items = stack.enter_context(contextlib.closing(read_ahead(work.items(decoders), AHEAD)))
-            store = stack.enter_context(WriteBehind(AHEAD))
+            store = stack.enter_context(WriteBehind(BEHIND, HELD))
         else:
             items = work.items()
         store(_write, out, first)
         # What is not written yet, in its order: messages, publications, and ends of segments.
         waiting: deque[Any] = deque()
-        drawn, most = 0, 0 if painters is None else 2 * painters.number
+        drawn = held = 0  # answers, and bytes of their images
+        most = 0 if painters is None else 2 * painters.number
 
         def write_next() -> None:
-            nonlocal drawn
+            nonlocal drawn, held
             item = waiting.popleft()
             if isinstance(item, Publication):
-                drawn -= 1
-                store(_write, out, work.messages(item))
+                drawn, held = drawn - 1, held - item.size
+                messages = work.messages(item)
+                store(_write, out, messages, size=sum(len(raw) for _, _, raw in messages))
             elif isinstance(item[0], bytes):
                 store(out.end_segment, work.sealed(*item))
             else:
-                store(_write, out, [item])
+                store(_write, out, [item], size=len(item[2]))
+
+        def due() -> bool:
+            first = waiting[0] if waiting else None
+            full = drawn > most or held > HELD
+            return first is not None and (full or not isinstance(first, Publication) or first.done)
 
         last = 0.0
         for item in items:
             if isinstance(item, bytes):
                 waiting.append((item, work.shown()))
+            elif item is not None and isinstance(item[2], Answer):
+                drawn, held = drawn + 1, held + item[2].image.nbytes
+                waiting.append(work.publish(item, painters))
             elif item is not None:
-                drawn += isinstance(item[2], Answer)
-                waiting.append(work.publish(item, painters) if isinstance(item[2], Answer) else item)
-            while waiting and (drawn > most or not isinstance(waiting[0], Publication) or waiting[0].done):
+                waiting.append(item)
+            while due():
                 write_next()
             if time.monotonic() - last > TICK:
                 last = time.monotonic()
@@ -283,7 +293,7 @@ def _run(work: Offline, out: SegmentedBag, threads: int, tick: Tick) -> int:
     return begun
 
 
-def _at_once(function: Callable[..., Any], *arguments: Any) -> None:
+def _at_once(function: Callable[..., Any], *arguments: Any, size: int = 0) -> None:
     function(*arguments)
 
 
