@@ -23,14 +23,24 @@ def vertex_normals(vertices: ArrayLike, triangles: ArrayLike) -> NDArray[np.floa
     Returns
     -------
     (V, 3) float64
+
+    Raises
+    ------
+    IndexError
+        When a triangle names a vertex that is not there.
     """
-    points = np.nan_to_num(np.asarray(vertices, np.float64), posinf=0.0, neginf=0.0)
-    faces = np.ascontiguousarray(triangles, np.int32).view()
-    faces.flags.writeable = False  # always the same type for Numba: nothing is compiled twice
-    if faces.size and not (0 <= faces.min() and faces.max() < len(points)):
-        raise IndexError(f"triangles name vertices {faces.min()} to {faces.max()} of {len(points)}")
+    # Always the same types for Numba: nothing is compiled twice.
+    points = np.ascontiguousarray(np.nan_to_num(np.asarray(vertices, np.float64), posinf=0.0, neginf=0.0))
+    indices = np.asarray(triangles)
+    if indices.size and not (0 <= indices.min() and indices.max() < len(points)):
+        raise IndexError(f"triangles name vertices {indices.min()} to {indices.max()} of {len(points)}")
+    faces = np.ascontiguousarray(indices, np.int32).view()
+    faces.flags.writeable = False
     normals = np.empty_like(points)
-    fill_normals(points, faces, normals)
+    try:
+        fill_normals(points, faces, normals)
+    except OSError:  # compiled, but the cache could not be written (a full disk): now it is found in memory
+        fill_normals(points, faces, normals)
     return normals
 
 

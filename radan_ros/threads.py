@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from pathlib import Path
 
 
 def limit_blas() -> None:
@@ -18,8 +20,13 @@ def limit_blas() -> None:
 
 
 def available_cores() -> int:
-    """How many cores this process may use."""
+    """How many cores this process may use: those that it may run on, or as many as its container's quota is worth."""
     try:
-        return len(os.sched_getaffinity(0))
+        cores = len(os.sched_getaffinity(0))
     except AttributeError:  # not a Linux
-        return os.cpu_count() or 1
+        cores = os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return min(cores, max(1, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # no quota ("max"), or no container
+        return cores

@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,9 +30,12 @@ from radan_ros.camera import CameraModel  # noqa: E402
 from radan_ros.model import open_model  # noqa: E402
 from radan_ros.ros import offline  # noqa: E402
 from radan_ros.ros.answer import Answer  # noqa: E402
-from radan_ros.ros.painters import Painters, Scenery  # noqa: E402
+from radan_ros.ros.painters import Painted, Painters, Scenery  # noqa: E402
 from radan_ros.ros.parameters import from_values  # noqa: E402
+from radan_ros.tools import process_bag  # noqa: E402
+from radan_ros.tools.ahead import WriteBehind, read_ahead  # noqa: E402
 from radan_ros.tools.chunks import writer  # noqa: E402
+from radan_ros.tools.segments import SegmentedBag  # noqa: E402
 
 GONE = range(8, 14)  # images without the face
 # With painters also for a few images.
@@ -44,7 +49,7 @@ PROGRAM = (
 def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two cameras, one of them JPEG, whose face goes and comes back."""
     messages: list[Message] = []
-    for topic, kind, ns, raw in _messages(18):
+    for topic, kind, ns, raw in _messages(26):
         k = (ns - START) // STEP
         if topic == "/cam/image_raw" and k in GONE:
             raw = serialize_message(_image(k, np.full((*SIZE, 3), 90, np.uint8)))
@@ -67,7 +72,8 @@ def _jpeg(raw: bytes) -> bytes:
     return bytes(serialize_message(message))
 
 
-OPTIONS = ("--publish", "all", "--segment", "10", "--set", "retain=0.05")
+# The first segment ends with the last image that has the face: what is then on show goes into its state.
+OPTIONS = ("--publish", "all", "--segment", "16", "--set", "retain=0.05")
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +125,11 @@ def _painters_of(pid: int) -> list[int]:
     for folder in Path("/proc").iterdir():
         try:
             words = (folder / "stat").read_text().rpartition(")")[2].split()
-            if folder.name.isdigit() and int(words[1]) == pid and "painters" in (folder / "cmdline").read_text():
+            if (
+                folder.name.isdigit()
+                and int(words[1]) == pid
+                and "radan_ros.ros.painters" in (folder / "cmdline").read_text()
+            ):
                 found.append(int(folder.name))
         except (OSError, IndexError):
             continue
@@ -155,7 +165,7 @@ def _state(pid: int) -> str:
         return "Z"
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_painters_end_with_their_program_and_the_next_run_goes_on(
     number: int, bag: Path, plain: Path, tmp_path: Path
 ) -> None:
@@ -166,23 +176,26 @@ def test_painters_end_with_their_program_and_the_next_run_goes_on(
     finally:
         process.kill()
     assert _gone(painters)
-    if number == signal.SIGINT:
-        assert process.returncode == 130 and "Traceback" not in said
+    assert process.returncode == (143 if number == signal.SIGTERM else -number) and "Traceback" not in said
+    assert (tmp_path / "bag.partial" / "bag_0").is_dir()
     assert _run(bag, "--out", tmp_path, *OPTIONS) == 0
     assert _contents(tmp_path / "bag") == _contents(plain)
 
 
+@pytest.mark.parametrize("sealed", [False, True])  # while it loads, and while it draws
 def test_a_painter_that_is_killed_ends_the_run_with_a_line_and_the_next_one_goes_on(
-    bag: Path, plain: Path, tmp_path: Path
+    sealed: bool, bag: Path, plain: Path, tmp_path: Path
 ) -> None:
-    process, painters = _begin(bag, tmp_path, sealed=False)
+    process, painters = _begin(bag, tmp_path, sealed)
     try:
+        if sealed:
+            os.kill(painters[0], signal.SIGINT)  # is no concern of theirs
         os.kill(painters[0], signal.SIGKILL)
         said = process.communicate(timeout=60)[1]
     finally:
         process.kill()
     assert process.returncode == 1
-    assert said.endswith("a process that draws was ended from outside (memory?); run again to go on\n")
+    assert said.endswith("a process that draws was ended from outside (signal 9; memory?); run again to go on\n")
     assert "Traceback" not in said and _gone(painters)
     assert _run(bag, "--out", tmp_path, *OPTIONS) == 0
     assert _contents(tmp_path / "bag") == _contents(plain)
@@ -207,8 +220,136 @@ def test_a_view_that_fails_in_a_painter_is_named_and_costs_no_other() -> None:
     assert [name for name, _ in results[0].messages] == ["/radan/meshes", "/radan/pncc", "/radan/overlay"]
     assert set(results[1].failed) == set(views) and all(results[1].failed.values())
     assert [bytes(raw) for _, raw in results[2].messages] == [bytes(raw) for _, raw in results[0].messages]
-    with pytest.raises(RuntimeError):
-        painters.paint(0, good, state).result(60)
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        painters.paint(0, good, state)
+
+
+def test_a_painter_that_cannot_begin_says_why(bag: Path) -> None:
+    scene = Scenery("radan", "/", from_values({"publish": ["depth"]}))
+    picture = np.zeros((*SIZE, 3), np.uint8)
+    camera = CameraModel.from_field_of_view(SIZE, 1.0)
+    answer = Answer.of(_image(0, picture).header, picture, camera, open_model().face_model, [], [])
+    painters = Painters(1, "no face model", [scene])  # type: ignore[arg-type]
+    try:
+        with pytest.raises(RuntimeError, match="a process that draws: 'str' object has no attribute"):
+            painters.paint(0, answer, {"depth": None}).result(60)
+    finally:
+        painters.close()
+
+
+def test_what_a_painter_could_not_make_is_told_and_in_the_exit_status(
+    bag: Path, tmp_path: Path, many: list[int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Failing(Painters):
+        def _paint(self, *arguments: Any) -> Painted:
+            painted = super()._paint(*arguments)
+            return Painted([m for m in painted.messages if "overlay" not in m[0]], {"overlay": "out of paint"})
+
+    monkeypatch.setattr(offline, "Painters", Failing)
+    arguments = (bag, "--out", tmp_path, "--topics", "/cam/image_raw", "--publish", "depth", "overlay")
+    assert _run(*arguments, "--threads", "2") == 1
+    assert "/cam/image_raw: publishing overlay: out of paint\n" in capsys.readouterr().err
+    read = _read(tmp_path / "bag")
+    assert sum(m[0] == "/radan/depth" for m in read) == 26 and not any(m[0] == "/radan/overlay" for m in read)
+
+
+def test_behind_an_answer_that_takes_its_time_no_more_is_read_than_a_bound(
+    bag: Path, tmp_path: Path, many: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, done = threading.Event(), threading.Event()
+    highest = [0]
+
+    class Slow(Painters):
+        def _paint(self, *arguments: Any) -> Painted:
+            held.wait(60)
+            return super()._paint(*arguments)
+
+    sizes: dict[str, int] = {}
+    add = process_bag._LineUp.add
+
+    def counted(self: Any, item: Any) -> None:
+        sizes["now"] = self._held
+        highest[0] = max(highest[0], self._held)
+        add(self, item)
+
+    def watch() -> None:
+        last = -1
+        while sizes.get("now", -2) != last or last <= 0:  # until it stands still
+            last = sizes.get("now", -2)
+            if done.wait(1):
+                break
+        held.set()
+
+    monkeypatch.setattr(offline, "Painters", Slow)
+    monkeypatch.setattr(process_bag._LineUp, "add", counted)
+    monkeypatch.setattr(process_bag, "HELD", 2_000_000)
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        arguments = (bag, "--out", tmp_path, "--topics", "/cam/image_raw", "--publish", "depth", "--threads", "8")
+        assert _run(*arguments) == 0
+    finally:
+        done.set()
+        watcher.join()
+    # An image takes 230 kB, as a message and as pixels: 26 of them are 12 MB, eight answers 3.7 MB.
+    assert 1_000_000 < highest[0] < 3_000_000
+
+
+# ------------------------------------------------------------------------------------------------ disks that fail once
+
+
+@pytest.mark.parametrize("number", [3, 40, 130, -2, -1])
+def test_nothing_is_lost_where_a_disk_fails_once(
+    number: int, bag: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--segment", "16", "--threads", "4")
+    assert _run(bag, "--out", tmp_path / "whole", *options) == 0
+    total = len(_read(tmp_path / "whole" / "bag"))
+    counted = [0]
+    write = SegmentedBag.write
+
+    def fail_once(self: SegmentedBag, *message: Any) -> None:
+        counted[0] += 1
+        if counted[0] == (number if number > 0 else total + 1 + number):
+            raise OSError(5, "Input/output error")
+        write(self, *message)
+
+    monkeypatch.setattr(SegmentedBag, "write", fail_once)
+    monkeypatch.setattr(process_bag, "LOT", 1000)  # as where a lot is full just then
+    assert _run(bag, "--out", tmp_path, *options) == 1
+    assert "Input/output error; run again to go on\n" in capsys.readouterr().err
+    assert _run(bag, "--out", tmp_path, *options) == 0
+    assert _contents(tmp_path / "bag") == _contents(tmp_path / "whole" / "bag")
+
+
+def test_nothing_is_written_behind_a_job_that_failed() -> None:
+    done: list[object] = []
+
+    def fail() -> None:
+        time.sleep(0.05)  # others wait by then
+        raise OSError("once")
+
+    with pytest.raises(OSError, match="once"), WriteBehind(8, undo=lambda: done.append("undone")) as behind:
+        for job in (lambda: done.append(1), fail, lambda: done.append(2), lambda: done.append(3)):
+            behind(job)
+    assert done == [1, "undone"]
+
+
+def test_small_items_are_read_ahead_by_their_bytes_and_large_ones_by_their_number() -> None:
+    for size, least, highest in ((10, 1000, 1 << 20), (1 << 22, 1, 5)):
+        made: list[int] = []
+
+        def items(made: list[int] = made) -> Iterator[int]:
+            for k in range(5000):
+                made.append(k)
+                yield k
+
+        stream = read_ahead(items(), 4, lambda _, size=size: size)  # type: ignore[misc]
+        assert next(stream) == 0
+        time.sleep(0.3)
+        assert least <= len(made) - 1 <= highest
+        stream.close()
+        assert not [thread for thread in threading.enumerate() if thread.name == "reader"]
 
 
 # ------------------------------------------------------------------------------------------------------------- chunks

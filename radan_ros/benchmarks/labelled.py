@@ -238,7 +238,9 @@ def read_pts(path: str | Path) -> Array:
 
 
 def _pictures_with_pts(root: Path) -> tuple[list[Path], Array]:
-    files = sorted(root.glob("*.pts")) if root.is_dir() else []
+    if not root.is_dir():
+        raise ValueError(f"{root}: no such folder")
+    files = sorted(root.glob("*.pts"))
     if not files:
         raise ValueError(f"{root}: neither labels.npz nor .pts files in it")
     beside = {p.stem: p for p in root.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES}

@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from radan_ros.compiled import compiled
+from radan_ros.normals import vertex_normals
 
 Array = npt.NDArray[Any]
 
@@ -323,9 +324,10 @@ def warm_up() -> None:
         renderer = CpuRenderer(np.array([[0, 1, 2]]), np.zeros((3, 3)))
         face = np.array([[0.0, 0.0, 1.0], [3.0, 0.0, 1.0], [0.0, 3.0, 1.0]])
         pictures = np.full((2, 2), np.nan, np.float32), np.zeros((2, 2, 3), np.uint8)
-        for attempt in range(5):  # each of the four kernels may fail once
+        for attempt in range(5):  # each of the kernels may fail once
             try:
                 renderer._add(face, *pictures)
+                vertex_normals(face, [[0, 1, 2]])  # what is drawn is mostly lit
                 break
             except (
                 OSError

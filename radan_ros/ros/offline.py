@@ -7,7 +7,7 @@ import io
 import pickle
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -356,45 +356,45 @@ class Offline:
         """Go through the bag, from its beginning or from where `restore` led; with `decoders`, read ahead."""
         skipped = self.read
         written = 0
-        messages = self._decoding(skipped, decoders)
-        for number, (topic, time_ns, raw, decoded) in enumerate(messages):
-            self.read = number + 1
-            if number < skipped:
-                if number % SKIPPED == 0:
-                    yield None
-                continue
-            copy = self._copied.get(topic.name)
-            if copy is not None and not (topic.type == TRANSFORMS and self._is_old(topic, raw)):
-                yield copy, time_ns, raw
-            for camera in self.cameras:
-                if topic.name == camera.info and topic.type == CAMERA_INFO:
-                    camera.hear(raw)
-            image_of = self._of_image.get(topic.name)
-            if image_of is None:
-                continue
-            try:
-                answer = image_of.look(decoded)
-            except Exception as error:  # one bad image costs its own answer
-                image_of.counts["bad"] += 1
-                reason = line(error) if line(error) in self.bad or len(self.bad) < REASONS else "other reasons"
-                first, count = self.bad.get(reason, (f"{topic.name}, image {image_of.counts['images']}", 0))
-                self.bad[reason] = first, count + 1
-                answer = None
-            if answer is not None:
-                yield image_of, time_ns, answer
-            written += 1
-            if written >= self.plan.segment and (ended := self._state()) is not None:
-                yield ended
-                written = 0
+        with contextlib.closing(self._decoding(skipped, decoders)) as messages:
+            for number, (topic, time_ns, raw, decoded) in enumerate(messages):
+                self.read = number + 1
+                if number < skipped:
+                    if number % SKIPPED == 0:
+                        yield None
+                    continue
+                copy = self._copied.get(topic.name)
+                if copy is not None and not (topic.type == TRANSFORMS and self._is_old(topic, raw)):
+                    yield copy, time_ns, raw
+                for camera in self.cameras:
+                    if topic.name == camera.info and topic.type == CAMERA_INFO:
+                        camera.hear(raw)
+                image_of = self._of_image.get(topic.name)
+                if image_of is None:
+                    continue
+                try:
+                    answer = image_of.look(decoded)
+                except Exception as error:  # one bad image costs its own answer
+                    image_of.counts["bad"] += 1
+                    reason = line(error) if line(error) in self.bad or len(self.bad) < REASONS else "other reasons"
+                    first, count = self.bad.get(reason, (f"{topic.name}, image {image_of.counts['images']}", 0))
+                    self.bad[reason] = first, count + 1
+                    answer = None
+                if answer is not None:
+                    yield image_of, time_ns, answer
+                written += 1
+                if written >= self.plan.segment and (ended := self._state()) is not None:
+                    yield ended
+                    written = 0
 
     def _decoding(
         self, skipped: int, decoders: Executor | None
-    ) -> Iterator[tuple[BagTopic, int, bytes, Callable[[], Decoded]]]:
+    ) -> Generator[tuple[BagTopic, int, bytes, Callable[[], Decoded]], None, None]:
         """The messages of the bag, and how to get at the pixels of images: those of JPEG and PNG are decoded ahead."""
         messages = self.bag.messages(self._chosen)
         waiting: deque[tuple[BagTopic, int, bytes, Callable[[], Decoded]]] = deque()
         damage = None
-        with contextlib.closing(read_ahead(messages, AHEAD) if decoders is not None else messages) as stream:
+        with contextlib.closing(read_ahead(messages, AHEAD, _size) if decoders is not None else messages) as stream:
             try:
                 for number, (topic, time_ns, raw) in enumerate(stream):
                     camera = self._of_image.get(topic.name)
@@ -511,6 +511,10 @@ class Offline:
             self.log.warning(text)
         self.bad.update(told["bad"])
         self.read = int(told["read"])
+
+
+def _size(message: tuple[BagTopic, int, bytes]) -> int:
+    return len(message[2])
 
 
 def _no_image(_raw: bytes) -> Decoded:

@@ -9,6 +9,7 @@ and ends when that closes: when the program has ended, however that was.
 from __future__ import annotations
 
 import contextlib
+import json
 import pickle
 import queue
 import socket
@@ -30,10 +31,17 @@ from radan_ros.ros.bag_node import BagNode, Log
 from radan_ros.ros.outputs import Outputs
 from radan_ros.ros.parameters import Settings
 
-VIEWS = ("meshes", "pncc", "depth", "markers", "points", "overlay")
-"""Views that painters can make."""
+# In the same environment as the program, also where that has changed its path, which comes first over the socket.
+_CODE = """import json, signal, socket, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+lead = socket.socket(fileno=int(sys.argv[1]))
+path = lead.makefile("rb", buffering=0).readline()
+path or sys.exit()
+sys.path[:] = json.loads(path)
+from radan_ros.ros.painters import main
+main(lead)"""
 _SIZES = struct.Struct("=QQ")  # bytes of what is pickled, and of the plain bytes behind it
-_PATIENCE = 5.0  # seconds that a process has to end by itself
+_PATIENCE = 5.0  # seconds until what has closed its socket is known to have ended
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,7 @@ class Scenery:
     name, namespace : str
         Of the node.
     settings : Settings
-        Whose `publish` names what is to be drawn, all of `VIEWS`.
+        Whose `publish` names what is to be drawn: of `radan_ros.ros.outputs.Outputs.drawn`.
     """
 
     name: str
@@ -78,44 +86,53 @@ class Painters:
     face_model : FaceModel
     scenes : sequence of Scenery
         One a camera.
+
+    Raises
+    ------
+    OSError, RuntimeError
+        When a process or a thread cannot be begun.
     """
 
     def __init__(self, number: int, face_model: FaceModel, scenes: Sequence[Scenery]) -> None:
         self.number = number
-        self._processes: list[subprocess.Popen[bytes]] = []
-        self._sockets: list[socket.socket] = []
-        self._idle: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
+        self._painters: list[tuple[subprocess.Popen[bytes], socket.socket]] = []
+        self._idle: queue.SimpleQueue[tuple[subprocess.Popen[bytes], socket.socket]] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(number, thread_name_prefix="painter")
         try:
             for _ in range(number):
                 self._begin()
             told = pickle.dumps((face_model, list(scenes)))
-            for ours in self._sockets:
+            for painter in self._painters:
                 # In a thread of its own: a process takes it when it has loaded what it needs.
-                self._threads.submit(self._introduce, ours, told)
+                self._threads.submit(self._introduce, painter, told)
         except BaseException:
             self.close()
             raise
 
     def _begin(self) -> None:
         ours, theirs = socket.socketpair()
-        self._sockets.append(ours)
         with theirs:
-            # In the same environment as this one, also where a program has changed its path.
-            code = f"import sys; sys.path[:] = {sys.path!r}; from radan_ros.ros import painters; painters.main()"
-            self._processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-c", code, str(theirs.fileno())],
+            try:
+                process = subprocess.Popen(
+                    [sys.executable, "-c", _CODE, str(theirs.fileno())],
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,  # what goes wrong comes over the socket
                     start_new_session=True,  # Ctrl-C is for the program
                 )
-            )
+            except BaseException:
+                ours.close()
+                raise
+        self._painters.append((process, ours))
 
-    def _introduce(self, painter: socket.socket, told: bytes) -> None:
+    def _introduce(self, painter: tuple[subprocess.Popen[bytes], socket.socket], told: bytes) -> None:
         try:
-            _send(painter, told)
+            path = [entry for entry in sys.path if isinstance(entry, str)]
+            painter[1].sendall(json.dumps(path).encode() + b"\n")
+            _send(painter[1], told)
+        except OSError:  # whoever asks it to paint will hear why
+            pass
         finally:
             self._idle.put(painter)
 
@@ -133,7 +150,12 @@ class Painters:
         Returns
         -------
         Future of Painted
-            Raises RuntimeError when the process was ended from outside.
+            Its error is a RuntimeError when the process could not, or was ended from outside.
+
+        Raises
+        ------
+        RuntimeError
+            After `close`.
         """
         return self._threads.submit(self._paint, camera, answer, state)
 
@@ -142,16 +164,23 @@ class Painters:
             (camera, state, answer.image.shape, answer.header, answer.camera, answer.tracks, answer.metric)
         )
         painter = self._idle.get()
+        process, lead = painter
+        heard = None
         try:
-            _send(painter, told, np.ascontiguousarray(answer.image).data.cast("B"))
-            heard = _receive(painter)
+            _send(lead, told, np.ascontiguousarray(answer.image).data.cast("B"))
+            heard = _receive(lead)
         except OSError:
-            heard = None
+            pass
+        except BaseException:  # in the midst of something: it is of no use any more
+            _hang_up(lead)
+            raise
         finally:
             self._idle.put(painter)
         if heard is None:
-            raise RuntimeError("a process that draws was ended from outside (memory?); run again to go on")
-        names, lengths, failed = pickle.loads(heard[0])
+            raise RuntimeError(f"a process that draws {_end_of(process)}; run again to go on")
+        error, names, lengths, failed = pickle.loads(heard[0])
+        if error:
+            raise RuntimeError(f"a process that draws: {error}")
         messages, begin = [], 0
         for name, length in zip(names, lengths, strict=True):
             messages.append((name, heard[1][begin : begin + length]))
@@ -160,42 +189,54 @@ class Painters:
 
     def close(self) -> None:
         """End the processes, also in the midst of an answer."""
-        for ours in self._sockets:
-            with contextlib.suppress(OSError):  # it is gone already
-                ours.shutdown(socket.SHUT_RDWR)
+        for process, lead in self._painters:
+            _hang_up(lead)
+            process.kill()  # it owns nothing
         self._threads.shutdown(wait=True, cancel_futures=True)
-        for ours in self._sockets:
-            ours.close()
-        for process in self._processes:
-            try:
-                process.wait(_PATIENCE)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        for process, lead in self._painters:
+            lead.close()
+            process.wait()
+
+
+def _hang_up(lead: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # it is gone already
+        lead.shutdown(socket.SHUT_RDWR)
+
+
+def _end_of(process: subprocess.Popen[bytes]) -> str:
+    try:
+        status = process.wait(_PATIENCE)
+    except subprocess.TimeoutExpired:
+        return "does not answer"
+    return f"was ended from outside (signal {-status}; memory?)" if status < 0 else f"ended with status {status}"
 
 
 # ------------------------------------------------------------------------------------------------- in such a process
 
 
-def main() -> None:
-    """What a painter does: draws whatever comes from the socket whose number is the first argument, until it closes."""
+def main(lead: socket.socket) -> None:
+    """What a painter does: draws whatever comes from a socket, until that closes."""
     import cv2
 
     from radan_ros.threads import limit_blas
 
-    limit_blas()
-    cv2.setNumThreads(1)  # there is a painter for each core
-    with socket.socket(fileno=int(sys.argv[1])) as lead:
+    with lead, contextlib.suppress(OSError):  # the program has ended
         try:
+            limit_blas()
+            cv2.setNumThreads(1)  # there is a painter for each core
             told = _receive(lead)
             if told is None:
                 return
             painter = _Painter(*pickle.loads(told[0]))
             while (told := _receive(lead)) is not None:
                 names, parts, failed = painter.paint(told)
-                _send(lead, pickle.dumps((names, [len(part) for part in parts], failed)), *parts)
-        except OSError:  # the program has ended
-            return
+                _send(lead, pickle.dumps(("", names, [len(part) for part in parts], failed)), *parts)
+        except OSError:
+            raise
+        except Exception as error:  # told to whoever asks next
+            _send(lead, pickle.dumps((line(error), [], [], {})))
+            while _receive(lead) is not None:
+                pass
 
 
 class _Painter:

@@ -43,13 +43,13 @@ class Markers(View):
 
     def publish(self, answer: Answer) -> None:
         """Publish the markers of an answer; delete those of faces that are gone."""
+        gone = self._shown - {track.id for track in answer.tracks}
+        self.skip(answer)
         if self._topology is None or self._topology[0] is not answer.face_model.triangles:
             kept, triangles = fewer_triangles(answer.face_model.mean, answer.face_model.triangles, MOST_TRIANGLES)
             self._topology = answer.face_model.triangles, kept, triangles
         _, kept, triangles = self._topology
         message = MarkerArray()
-        gone = self._shown - {track.id for track in answer.tracks}
-        self.skip(answer)
         for number in sorted(gone):
             message.markers += [_marker(answer.header, ns, number, Marker.DELETE) for ns in NAMESPACES]
         meshes = []

@@ -291,6 +291,7 @@ class BagStream:
         # Between the last message and the first of the next pass: as between two images.
         self._pause = bag.seconds / max(1, max((topic.count for topic in images), default=0) - 1)
         self._clock = node.create_publisher(Clock, "/clock", 10) if options.clock else None
+        self.others += [self._clock] if self._clock is not None else []
         self._time = Clock()
         self._due = 0
 

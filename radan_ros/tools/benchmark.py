@@ -30,11 +30,11 @@ from radan_ros.benchmarks.faces import LabelledFaces
 from radan_ros.benchmarks.labelled import read_aflw, read_aflw2000, read_folder, read_ytf68
 from radan_ros.benchmarks.plots import check_matplotlib, draw_errors, draw_speed
 from radan_ros.benchmarks.scoring import Answers, PoseTable, Table, as_json, score, score_poses, text_of
+from radan_ros.errors import line
 from radan_ros.files import write_atomically
 from radan_ros.model import Model
 from radan_ros.pictures import write_picture
 from radan_ros.tools.play import positive_integer
-from radan_ros.tools.results import one_line
 from radan_ros.tools.stills import ERRORS
 
 DATA_SETS = ("aflw2000", "aflw", "ytf68", "photographs")
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except (*ERRORS, ImportError) as error:
-        print(f"radan-benchmark: {one_line(error)}", file=sys.stderr)
+        print(f"radan-benchmark: {line(error)}", file=sys.stderr)
         return 1
     print(f"written to {options.out}")
     return 0

@@ -56,12 +56,15 @@ class ChunkWriter(McapWriter):
 
     def _write_next(self) -> None:
         following = self.chunk
-        self.chunk, compressed = self._waiting.popleft()
-        self._held -= self.chunk.bio.tell()
+        chunk, compressed = self._waiting.popleft()
+        self._held -= chunk.bio.tell()
         result = compressed.result()
         self.compressor = lambda _: result  # of this chunk, which it now writes
-        super().close_chunk()
-        self.chunk = following
+        self.chunk = chunk
+        try:
+            super().close_chunk()
+        finally:
+            self.chunk = following
 
     def close(self, version: int, metadata: str) -> None:
         """Write what is left, and the index."""

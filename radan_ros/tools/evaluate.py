@@ -20,6 +20,7 @@ from radan_ros.benchmarks.answers import open_models
 from radan_ros.benchmarks.labelled import Photographs, read_photographs
 from radan_ros.benchmarks.plots import check_matplotlib, draw_errors
 from radan_ros.benchmarks.scoring import known_or_none
+from radan_ros.errors import line
 from radan_ros.files import write_atomically
 from radan_ros.model import Model
 from radan_ros.networks import load_checkpoint, network_state
@@ -27,7 +28,6 @@ from radan_ros.networks.runtime import GRAPH_SUFFIXES
 from radan_ros.pictures import write_picture
 from radan_ros.pipeline import cameras_in_crop
 from radan_ros.tools.play import positive_integer
-from radan_ros.tools.results import one_line
 from radan_ros.tools.stills import ERRORS
 from radan_ros.training import evaluation
 from radan_ros.training.augmentation import DETECTOR
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except (*ERRORS, ImportError) as error:
-        print(f"radan-evaluate: {one_line(error)}", file=sys.stderr)
+        print(f"radan-evaluate: {line(error)}", file=sys.stderr)
         return 1
     return 0
 

@@ -348,7 +348,7 @@ def _wait_for_subscribers(
         time.sleep(0.02)
     # Who subscribes several topics is matched on the others a moment later: those that the graph knows of get more of
     # it. Some never do (another reliability).
-    soon, late = time.monotonic() + 1, time.monotonic() + 10
+    soon, late = time.monotonic() + 1, time.monotonic() + min(10, options.wait_timeout)
 
     def comes(publisher: Any) -> bool:
         count, now = publisher.get_subscription_count(), time.monotonic()

@@ -7,7 +7,8 @@ as for the node; but images before the first usable one are answered with that o
 
 Exit status: 0 when everything was answered; 1 when a bag or an image was not, a bag is damaged (what could be read is
 then in the output, and a line on stderr says what could not), or what it needs cannot be opened; 2 for a command line
-that cannot be; 130 after Ctrl-C.
+that cannot be; 130
+after Ctrl-C, 143 after SIGTERM.
 """
 
 from __future__ import annotations
@@ -52,11 +53,14 @@ from radan_ros.tools.segments import (
     finished,
     partial_of,
 )
+from radan_ros.tools.signals import Signals
 from radan_ros.tools.sources import SourceError
 
 if TYPE_CHECKING:
+    from radan_ros.ros.answer import Answer
     from radan_ros.ros.engine import Parts
-    from radan_ros.ros.offline import Item, Message, Offline, Plan
+    from radan_ros.ros.offline import Camera, Item, Message, Offline, Plan, Publication
+    from radan_ros.ros.painters import Painters
     from radan_ros.ros.parameters import Settings
 
 VIEWS = ("meshes", "depth", "pncc", "points", "markers", "overlay", "humans")
@@ -65,6 +69,7 @@ SEGMENT = 1800  # images: a minute of a camera, and what an interruption can cos
 TICK = 0.5  # seconds between signs of life
 AHEAD, BEHIND = 4, 8  # messages and answers that wait to be published, and to be written
 HELD = 1 << 26  # bytes of images that are being drawn, and of what is to be written, but for one that is larger
+LOT = 1 << 20  # bytes that are written at a time
 FORMAT = 3  # of what is written; another one is another job
 OWN = {"model", "device", "threads"}  # parameters that change nothing in the bag, or are told by the model's figures
 
@@ -225,8 +230,6 @@ def _summary_of(work: Offline) -> dict[str, Any]:
 
 def _run(work: Offline, out: SegmentedBag, threads: int, tick: Tick) -> int:
     """Read, answer and write; returns how many images were answered before."""
-    from radan_ros.ros.answer import Answer
-    from radan_ros.ros.offline import Publication
     from radan_ros.tools.ahead import WriteBehind, read_ahead
 
     first = []
@@ -246,51 +249,91 @@ def _run(work: Offline, out: SegmentedBag, threads: int, tick: Tick) -> int:
         store: Callable[..., Any] = _at_once
         if threads > 1:
             decoders = stack.enter_context(ThreadPoolExecutor(threads, thread_name_prefix="decoder"))
-            items = stack.enter_context(contextlib.closing(read_ahead(work.items(decoders), AHEAD)))
-            store = stack.enter_context(WriteBehind(BEHIND, HELD))
+            items = stack.enter_context(contextlib.closing(read_ahead(work.items(decoders), AHEAD, _bytes_of)))
+            # In its thread it ends, too: a database belongs to the thread that opened it.
+            store = stack.enter_context(WriteBehind(BEHIND, HELD, out.abandon))
         else:
             items = work.items()
-        store(_write, out, first)
-        # What is not written yet, in its order: messages, publications, and ends of segments.
-        waiting: deque[Any] = deque()
-        drawn = held = 0  # answers, and bytes of their images
-        most = 0 if painters is None else 2 * painters.number
-
-        def write_next() -> None:
-            nonlocal drawn, held
-            item = waiting.popleft()
-            if isinstance(item, Publication):
-                drawn, held = drawn - 1, held - item.size
-                messages = work.messages(item)
-                store(_write, out, messages, size=sum(len(raw) for _, _, raw in messages))
-            elif isinstance(item[0], bytes):
-                store(out.end_segment, work.sealed(*item))
-            else:
-                store(_write, out, [item], size=len(item[2]))
-
-        def due() -> bool:
-            first = waiting[0] if waiting else None
-            full = drawn > most or held > HELD
-            return first is not None and (full or not isinstance(first, Publication) or first.done)
-
+        line_up = _LineUp(work, out, store, painters)
+        for message in first:
+            line_up.add(message)
         last = 0.0
         for item in items:
-            if isinstance(item, bytes):
-                waiting.append((item, work.shown()))
-            elif item is not None and isinstance(item[2], Answer):
-                drawn, held = drawn + 1, held + item[2].image.nbytes
-                waiting.append(work.publish(item, painters))
-            elif item is not None:
-                waiting.append(item)
-            while due():
-                write_next()
+            if item is not None:
+                line_up.add(item)
             if time.monotonic() - last > TICK:
                 last = time.monotonic()
                 tick(work.read, work.total, work.images - begun)
-        while waiting:
-            write_next()
-        store(lambda: out.end(_summary_of(work)))  # in that thread: a database belongs to the one that opened it
+        line_up.end()
+        store(lambda: out.end(_summary_of(work)))
     return begun
+
+
+class _LineUp:
+    """What is not written yet, in its order: messages, answers that are being drawn, and ends of segments.
+
+    Messages are written by the lot: to wake another thread for each of a thousand a second would take longer.
+    """
+
+    def __init__(self, work: Offline, out: SegmentedBag, store: Callable[..., Any], painters: Painters | None) -> None:
+        self._work, self._out, self._store, self._painters = work, out, store, painters
+        self._waiting: deque[Message | Publication | tuple[bytes, list[dict[str, Any]]]] = deque()
+        self._drawn = self._held = 0  # answers, and bytes of their images and of the messages behind them
+        self._most = 0 if painters is None else 2 * painters.number
+        self._lot: list[Message] = []
+        self._size = 0
+
+    def add(self, item: Message | tuple[Camera, int, Answer] | bytes) -> None:
+        """Add the next item; waits for the first one while there are too many."""
+        if isinstance(item, bytes):
+            self._waiting.append((item, self._work.shown()))
+        elif isinstance(item[2], bytes | memoryview):
+            self._waiting.append(item)
+            self._held += len(item[2])
+        else:
+            publication = self._work.publish(item, self._painters)
+            self._waiting.append(publication)
+            self._drawn, self._held = self._drawn + 1, self._held + publication.size
+        while self._waiting and self._due(self._waiting[0]):
+            self._write_next()
+
+    def end(self) -> None:
+        """Have all of it written."""
+        while self._waiting:
+            self._write_next()
+        self._flush()
+
+    def _due(self, first: Any) -> bool:
+        return isinstance(first, tuple) or first.done or self._drawn > self._most or self._held > HELD
+
+    def _write_next(self) -> None:
+        item = self._waiting.popleft()
+        if not isinstance(item, tuple):
+            messages = self._work.messages(item)
+            self._drawn, self._held = self._drawn - 1, self._held - item.size
+        elif len(item) == 2:
+            self._flush()
+            self._store(self._out.end_segment, self._work.sealed(*item))
+            return
+        else:
+            messages = [item]
+            self._held -= len(item[2])
+        self._lot += messages
+        self._size += sum(len(raw) for _, _, raw in messages)
+        if self._size > LOT:
+            self._flush()
+
+    def _flush(self) -> None:
+        lot, size, self._lot, self._size = self._lot, self._size, [], 0
+        if lot:
+            self._store(_write, self._out, lot, size=size)
+
+
+def _bytes_of(item: Item) -> int:
+    """What an item holds, about."""
+    if item is None or isinstance(item, bytes):
+        return len(item or b"")
+    return len(item[2]) if isinstance(item[2], bytes | memoryview) else int(item[2].image.nbytes)
 
 
 def _at_once(function: Callable[..., Any], *arguments: Any, size: int = 0) -> None:
@@ -566,33 +609,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         if result.images:
             print(_summary(job, result), flush=True)
 
-    before = signal.getsignal(signal.SIGTERM)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        Path(options.out).mkdir(parents=True, exist_ok=True)
-        runner: Runner | None = None
-        workers = min(options.workers, len(jobs))
-        if options.ray is not None and jobs:
-            gpu = str(jobs[0].parameters.get("device", "")).startswith("cuda")
-            runner = RayTasks(options.ray, workers, jobs[0].threads, gpu)
-        elif workers > 1:
-            runner = Processes(workers)
-        process_all(jobs, runner, tell)
-    except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted; run again to go on", file=sys.stderr)
-        return 130
-    except (SourceError, OSError, ConnectionError) as error:
-        print(f"{parser.prog}: {line(error)}", file=sys.stderr)
-        return 1
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
+    with Signals() as signals:
+        try:
+            Path(options.out).mkdir(parents=True, exist_ok=True)
+            runner: Runner | None = None
+            workers = min(options.workers, len(jobs))
+            if options.ray is not None and jobs:
+                gpu = str(jobs[0].parameters.get("device", "")).startswith("cuda")
+                runner = RayTasks(options.ray, workers, jobs[0].threads, gpu)
+            elif workers > 1:
+                runner = Processes(workers)
+            process_all(jobs, runner, tell)
+        except KeyboardInterrupt:
+            print(f"{parser.prog}: interrupted; run again to go on", file=sys.stderr)
+            return signals.status
+        except (SourceError, OSError, ConnectionError) as error:
+            print(f"{parser.prog}: {line(error)}", file=sys.stderr)
+            return 1
     return status
-
-
-def _interrupt(_number: int, _frame: Any) -> None:
-    raise KeyboardInterrupt
 
 
 def _check_ros() -> None:
@@ -607,7 +641,8 @@ def _check_ros() -> None:
         import radan_ros.msg
     except ImportError as error:
         raise ImportError(
-            f"needs ROS 2's Python packages and this package's messages, from a sourced workspace ({error})"
+            f"needs ROS 2's Python packages and this package's messages ({error}): source a workspace, or in a "
+            "checkout 'make build', and then scripts/env radan-process-bag"
         ) from None
     else:
         import radan_ros.ros.offline  # noqa: F401
@@ -723,7 +758,8 @@ def _parser() -> argparse.ArgumentParser:
         "topics in them. A run that was interrupted goes on when it is started again.",
         epilog="Of several cameras in a bag each gets topics beside its own (/left/radan/faces) and frames with its "
         "name (left_face_0). Exit status: 0; 1 when something was lost or not answered, or a bag, topic, model "
-        "or device cannot be opened; 2 for a command line that cannot be (an option, parameter, name or place).",
+        "or device cannot be opened; 2 for a command line that cannot be (an option, parameter, name or place); 130 "
+        "after Ctrl-C and 143 after SIGTERM.",
     )
     parser.add_argument("bags", nargs="+", metavar="BAG", help="rosbag2 folder, or an .mcap or .db3 file of one")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the bags")

@@ -8,18 +8,17 @@ import os
 import re
 import signal
 import sys
-import threading
 from collections.abc import Collection, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import cv2
 from tqdm import tqdm
 
 from radan_ros import Pipeline, open_detector, open_model
 from radan_ros.detectors.dlib_landmarks import DlibLandmarks
+from radan_ros.errors import line
 from radan_ros.paf import open_anchors
 from radan_ros.pictures import PICTURE_SUFFIXES, pictures_in
 from radan_ros.rendering import Renderer
@@ -28,7 +27,8 @@ from radan_ros.tables import check_parquet
 from radan_ros.threads import limit_blas
 from radan_ros.tools.naming import distinct_names, results_among, unrolled
 from radan_ros.tools.options import FACES_OF_A_VIDEO, PART_OF_A_PICTURE, parse
-from radan_ros.tools.results import ALL, OF_A_VIDEO, UNASKED, Folder, Results, one_line
+from radan_ros.tools.results import ALL, OF_A_VIDEO, UNASKED, Folder, Results
+from radan_ros.tools.signals import Signals
 from radan_ros.tools.sources import Clip, Webcam, open_source
 from radan_ros.tools.stills import ERRORS, Still, StillOptions, reconstruct_stills
 from radan_ros.tools.videos import VideoOptions, reconstruct_video
@@ -55,41 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return _Run(options, signals).all()
         except KeyboardInterrupt:
-            return 128 + (signals.last or signal.SIGINT)
+            return signals.status
         except (*ERRORS, ImportError) as error:
-            _complain(one_line(error))
+            _complain(line(error))
             return 2 if isinstance(error, UsageError) else 1
-
-
-class Signals:
-    """Ctrl-C and SIGTERM raise KeyboardInterrupt, once: while the program then ends, further ones do nothing."""
-
-    def __init__(self) -> None:
-        self.last: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Signals:
-        self.listen()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.last is None:  # else Python has threads and modules to put away yet
-            for number, handler in self._before.items():
-                signal.signal(number, handler)
-
-    def listen(self) -> None:
-        """Take signals, again after one."""
-        if threading.current_thread() is not threading.main_thread():
-            return  # which alone may
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before = signal.signal(number, self._end)
-            self._before.setdefault(number, before)
-
-    def _end(self, number: int, _: object) -> None:
-        for each in self._before:
-            signal.signal(each, signal.SIG_IGN)
-        self.last = number
-        raise KeyboardInterrupt
 
 
 class _Run:
@@ -170,7 +139,7 @@ class _Run:
             with tqdm(total=total, unit="frame", desc=name, disable=not sys.stderr.isatty()) as bar:
                 count = reconstruct_video(source, name, self.of_videos, self.results, of_results, bar)
         except ERRORS as error:
-            text_of = one_line(error)
+            text_of = line(error)
             self._fail(text_of if text in text_of else f"{text}: {text_of}")
             return
         frames = _counted(count.frames, "frame")
@@ -206,7 +175,7 @@ class _Run:
                 try:
                     found = {unrolled(file): file for file in pictures_in(path)}
                 except (OSError, ValueError) as error:
-                    self._fail(one_line(error))
+                    self._fail(line(error))
                     continue
                 of_folders |= found.keys() - pictures.keys()
                 pictures.update((place, file) for place, file in found.items() if place not in pictures)

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from radan_ros import boxes, drawing, export
 from radan_ros.camera import CameraModel
-from radan_ros.errors import line
 from radan_ros.face import Face
 from radan_ros.paf import Anchors, paf_crop
 from radan_ros.pictures import grey_depth, millimetres, write_picture
@@ -209,10 +208,3 @@ def _reference_pose_picture(scene: Scene) -> NDArray[np.uint8]:
     for face in scene.faces:
         out = drawing.draw_reference_pose_box(out, face.parameters[:12].reshape(3, 4), face.landmarks)
     return out
-
-
-def one_line(error: BaseException) -> str:
-    """What an error says, on one line; of a file, which one it is and what is wrong with it."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return line(error)

@@ -115,7 +115,9 @@ class SalvageReader:
             self.losses.append("metadata.yaml is missing: the recording was cut off, or the file was not copied")
             return there
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-            self.losses.append(f"metadata.yaml cannot be read: {line(error)}")
+            # Of what stands in its place, the errors of YAML and of Python tell a user nothing.
+            reason = line(error) if isinstance(error, OSError) else "it is damaged"
+            self.losses.append(f"metadata.yaml cannot be read: {reason}")
             return there
         self.losses += [f"{file.name} is missing" for file in named if file not in there]
         return [file for file in named if file in there]
@@ -671,7 +673,7 @@ class Database:
             elif row[0] in wanted:
                 yield wanted[row[0]], row[1], row[2]
         if lost:
-            tell(f"{lost} messages more lie in damaged pages")
+            tell(f"messages that lie in damaged pages: {lost} more")
 
     def close(self) -> None:
         """Close the database."""

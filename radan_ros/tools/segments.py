@@ -149,8 +149,9 @@ class SegmentedBag:
 
     def __init__(self, target: Path, job: dict[str, Any], *, storage: str, compression: str, threads: int = 0) -> None:
         self.target, self._job = target, job
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="compressor") if threads else None
         self._storage, self._compression = storage, compression
+        beside = threads > 0 and (storage, compression) == ("mcap", "zstd")
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="compressor") if beside else None  # begun on use
         self._folder = partial_of(target)
         self._folder.mkdir(parents=True, exist_ok=True)
         _check_ours(self._folder)
@@ -302,12 +303,16 @@ class SegmentedBag:
         _sync(self.target.parent)
         self.close()
 
-    def close(self) -> None:
-        """Throw away the segment that is being written, and keep the others for the next time."""
+    def abandon(self) -> None:
+        """Throw away the segment that is being written; in the thread that wrote it, to which its database belongs."""
         if self._writer is not None:
             with contextlib.suppress(Exception):  # the disk is full, mostly
                 self._writer.abort()
             self._writer = None
+
+    def close(self) -> None:
+        """Throw away the segment that is being written, and keep the others for the next time."""
+        self.abandon()
         shutil.rmtree(self._folder / "writing", ignore_errors=True)
         if self._pool is not None:
             self._pool.shutdown()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
@@ -17,10 +16,12 @@ from numpy.typing import NDArray
 
 from radan_ros import boxes
 from radan_ros.detectors import Detector
+from radan_ros.errors import line
 from radan_ros.face import Detection, Face
 from radan_ros.pictures import read_picture
 from radan_ros.pipeline import Pipeline
-from radan_ros.tools.results import Results, one_line
+from radan_ros.threads import available_cores
+from radan_ros.tools.results import Results
 
 # Pixels of all pictures that are in memory at a time, about: read ahead, in a batch, or being drawn and written.
 _MOST_PIXELS = 72_000_000
@@ -106,7 +107,7 @@ class _Flow:
     def __init__(self, open_detector: Callable[[], Detector], results: Results, options: StillOptions) -> None:
         self._results, self._options = results, options
         self._search = _Search(results.pipeline, open_detector, options.max_faces)
-        workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
+        workers = min(available_cores(), 8)
         self._most_reading, self._most_writing = workers + 2, 2 * workers
         self._readers, self._writers = (
             ThreadPoolExecutor(workers, thread_name_prefix=name) for name in ("reader", "writer")
@@ -167,7 +168,7 @@ class _Flow:
                 try:
                     self._write(found, self._faces([found])[0])
                 except ERRORS as error:
-                    yield Outcome(found.still, 0, [*found.troubles, f"{found.still.path}: {one_line(error)}"])
+                    yield Outcome(found.still, 0, [*found.troubles, f"{found.still.path}: {line(error)}"])
             return
         for found, faces in zip(batch, answers, strict=True):
             self._write(found, faces)
@@ -211,7 +212,7 @@ class _Search:
                 found = self._detector()(image)
                 numbers = [*range(len(found))]
         except ERRORS as error:
-            text = one_line(error)
+            text = line(error)
             return Outcome(still, 0, [text if str(still.path) in text else f"{still.path}: {text}"])
         if troubles and not found:
             return Outcome(still, 0, troubles)
@@ -250,4 +251,4 @@ def _write(found: _Found, faces: Sequence[Face], results: Results, wanted: Colle
             results.write(found.still.name, scene, wanted)
         return Outcome(found.still, len(scene.faces), troubles)
     except ERRORS as error:
-        return Outcome(found.still, 0, [*troubles, f"{path}: {one_line(error)}"])
+        return Outcome(found.still, 0, [*troubles, f"{path}: {line(error)}"])

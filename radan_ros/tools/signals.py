@@ -1,0 +1,55 @@
+"""Ctrl-C and SIGTERM for programs that have something to put away."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from typing import Any
+
+QUIET = 10.0  # seconds that a program has to end before a signal disturbs it again
+
+
+class Signals:
+    """Ctrl-C and SIGTERM raise KeyboardInterrupt in a with block; while the program then ends, further ones do nothing.
+
+    Not for ever: Python swallows what is raised while it puts an object away, and the program may then not end at all.
+    A signal that was ignored when the program began, as Ctrl-C is in a background job, stays so.
+
+    Attributes
+    ----------
+    last : int or None
+        The signal that came last.
+    """
+
+    def __init__(self) -> None:
+        self.last: int | None = None
+        self._at = -QUIET
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Signals:
+        if threading.current_thread() is threading.main_thread():  # which alone may
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._end)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            # After one, Python has threads and modules to put away yet.
+            signal.signal(number, handler if self.last is None else signal.SIG_IGN)
+
+    @property
+    def status(self) -> int:
+        """The exit status of a program that was interrupted: 130 or 143."""
+        return 128 + (self.last or signal.SIGINT)
+
+    def listen(self) -> None:
+        """Take signals again at once: one has ended a part of the work, and that alone."""
+        self._at = -QUIET
+
+    def _end(self, number: int, _: object) -> None:
+        now = time.monotonic()
+        if self.last is None or now - self._at > QUIET:
+            self.last, self._at = number, now
+            raise KeyboardInterrupt
