@@ -268,8 +268,9 @@ def test_behind_an_answer_that_takes_its_time_no_more_is_read_than_a_bound(
     add = process_bag._LineUp.add
 
     def counted(self: Any, item: Any) -> None:
-        sizes["now"] = self._held
-        highest[0] = max(highest[0], self._held)
+        messages = [len(i[2]) for i in self._waiting if isinstance(i, tuple) and len(i) == 3]
+        sizes["now"] = sum(messages) + sum(i.size for i in self._waiting if not isinstance(i, tuple))
+        highest[0] = max(highest[0], sizes["now"])
         add(self, item)
 
     def watch() -> None:

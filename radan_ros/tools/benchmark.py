@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from radan_ros import open_detector
 from radan_ros.benchmarks.answers import (
@@ -35,6 +34,7 @@ from radan_ros.files import write_atomically
 from radan_ros.model import Model
 from radan_ros.pictures import write_picture
 from radan_ros.tools.play import positive_integer
+from radan_ros.tools.progress import progress_bar
 from radan_ros.tools.stills import ERRORS
 
 DATA_SETS = ("aflw2000", "aflw", "ytf68", "photographs")
@@ -87,7 +87,7 @@ def _benchmark(options: argparse.Namespace) -> None:
         pictures_of(faces, crops)
         models = open_models(options.model or [None], options.device, options.threads)
         detector = open_detector() if crops == DETECTOR else None
-        with tqdm(total=len(models) * len(faces), unit="face", disable=not sys.stderr.isatty()) as bar:
+        with progress_bar(total=len(models) * len(faces), unit="face") as bar:
             for name, model in models.items():
                 bar.set_description(f"{name}, {faces.name}")
                 answers[name] = answer(model, faces, crops, detector=detector, compat=options.compat, bar=bar)

@@ -28,6 +28,7 @@ import numpy as np
 from radan_ros.fastdds import PROFILE_VARIABLES, use_profile
 from radan_ros.tools.demo_pictures import PICTURES, Frame, draw, read_bag
 from radan_ros.tools.play import positive_integer
+from radan_ros.tools.progress import progress_bar
 from radan_ros.tools.record import BagRecorder, Topic
 from radan_ros.tools.sources import ASTRONAUT, Pictures, Source, SourceError, open_source
 
@@ -346,9 +347,7 @@ def _wait_until_quiet(recorder: BagRecorder, interrupts: Interrupts, timeout: fl
 
 
 def _bar(total: int) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=total, unit=" images", leave=False, disable=not sys.stderr.isatty())
+    return progress_bar(total=total, unit=" images", leave=False)
 
 
 # ------------------------------------------------------------------------------------------------ the summary

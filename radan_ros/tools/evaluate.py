@@ -28,6 +28,7 @@ from radan_ros.networks.runtime import GRAPH_SUFFIXES
 from radan_ros.pictures import write_picture
 from radan_ros.pipeline import cameras_in_crop
 from radan_ros.tools.play import positive_integer
+from radan_ros.tools.progress import progress_bar
 from radan_ros.tools.stills import ERRORS
 from radan_ros.training import evaluation
 from radan_ros.training.augmentation import DETECTOR
@@ -97,7 +98,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     total = len(models) * sum(len(faces) for faces in sets)
     answers: dict[tuple[str, str], Answers] = {}
-    with tqdm(total=total, unit="face", disable=not sys.stderr.isatty()) as bar:
+    with progress_bar(total=total, unit="face") as bar:
         for name, model in models.items():
             for faces in sets:
                 bar.set_description(f"{name}, {faces.name}")

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from radan_ros import Pipeline, open_detector, open_model
 from radan_ros.pictures import read_picture
+from radan_ros.tools.progress import progress_bar
 from radan_ros.training.labelling import label_picture
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -41,7 +42,7 @@ def _label(options: argparse.Namespace) -> None:
         raise ValueError(f"{options.out} is a folder: name a file")
     names, landmarks, spreads = [], [], []
     unreadable = 0
-    for number, path in enumerate(tqdm(paths, unit="picture", disable=not sys.stderr.isatty())):
+    for number, path in enumerate(progress_bar(paths, unit="picture")):
         try:
             image = read_picture(path)
         except (OSError, ValueError) as error:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from radan_ros.camera import CameraModel
 from radan_ros.tools.bags import Bag, BagStream, Step, is_bag
+from radan_ros.tools.progress import progress_bar
 from radan_ros.tools.record import header_stamp, matching_qos, message_class, stamp_offset
 from radan_ros.tools.sources import ASTRONAUT, ASTRONAUT_FOV, Frame, Source, SourceError, open_source
 
@@ -362,13 +363,10 @@ def _wait_for_subscribers(
 
 def _progress(stream: CameraStream | BagStream) -> Iterator[Step]:
     """The steps of a stream, with a bar where a person looks on."""
-    if not sys.stderr.isatty():
-        return iter(stream)
     try:
-        from tqdm import tqdm
-    except ImportError:
+        return iter(progress_bar(stream, total=stream.steps, unit=" messages", leave=False))
+    except ImportError:  # of tqdm
         return iter(stream)
-    return iter(tqdm(stream, total=stream.steps, unit=" messages", leave=False))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -40,6 +40,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from radan_ros.errors import line
 from radan_ros.tools.bags import Bag, is_bag
 from radan_ros.tools.naming import distinct_names
+from radan_ros.tools.progress import progress_bar
 from radan_ros.tools.segments import (
     COMPRESSIONS,
     PROGRESS,
@@ -535,7 +536,7 @@ def process_all(jobs: Sequence[Job], runner: Runner | None, tell: Callable[[Job,
     from tqdm import tqdm
 
     sizes = [sum(p.stat().st_size for p in _files(Path(job.bag))) for job in jobs]
-    bar = tqdm(total=sum(sizes), unit="B", unit_scale=True, disable=not sys.stderr.isatty(), leave=False)
+    bar = progress_bar(total=sum(sizes), unit="B", unit_scale=True, leave=False)
     counted = [0] * len(jobs)
     images = [0] * len(jobs)
     began = time.monotonic()

@@ -27,6 +27,7 @@ from radan_ros.tables import check_parquet
 from radan_ros.threads import limit_blas
 from radan_ros.tools.naming import distinct_names, results_among, unrolled
 from radan_ros.tools.options import FACES_OF_A_VIDEO, PART_OF_A_PICTURE, parse
+from radan_ros.tools.progress import progress_bar
 from radan_ros.tools.results import ALL, OF_A_VIDEO, UNASKED, Folder, Results
 from radan_ros.tools.signals import Signals
 from radan_ros.tools.sources import Clip, Webcam, open_source
@@ -111,9 +112,11 @@ class _Run:
     def _do_stills(self) -> None:
         options = self.options
         how = StillOptions(self.of_stills, options.batch, options.bbox_init == "two", options.max_faces)
-        hidden = len(self.stills) < 2 or not sys.stderr.isatty()
         outcomes = reconstruct_stills(self.stills, self.open_detector, self.results, how)
-        with tqdm(total=len(self.stills), unit="picture", disable=hidden) as bar, closing(outcomes):
+        with (
+            progress_bar(total=len(self.stills), unit="picture", hidden=len(self.stills) < 2) as bar,
+            closing(outcomes),
+        ):
             for outcome in outcomes:
                 bar.update()
                 for trouble in outcome.troubles:
@@ -136,7 +139,7 @@ class _Run:
             of_results = VideoOptions(options.start, options.every, options.frames, settings)
             total = None if source.count is None else max(0, -(-(source.count - options.start) // options.every))
             total = options.frames if total is None else min(total, options.frames or total)
-            with tqdm(total=total, unit="frame", desc=name, disable=not sys.stderr.isatty()) as bar:
+            with progress_bar(total=total, unit="frame", desc=name) as bar:
                 count = reconstruct_video(source, name, self.of_videos, self.results, of_results, bar)
         except ERRORS as error:
             text_of = line(error)
