@@ -8,7 +8,11 @@ import sys
 
 import pytest
 
-PROGRAM = "from radan_ros.tools.progress import progress_bar\nfor _ in progress_bar(range(3), unit='face', mininterval=0): pass"
+PROGRAM = """
+from radan_ros.tools.progress import progress_bar
+for _ in progress_bar(range(3), unit="face", mininterval=0):
+    pass
+"""
 
 
 @pytest.mark.parametrize("columns", [0, 60])  # 0: the terminal does not tell
