@@ -49,16 +49,16 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            "radan-reconstruct=radan_ros.tools.reconstruct:main",
-            "radan-process-bag=radan_ros.tools.process_bag:main",
-            "radan-benchmark=radan_ros.tools.benchmark:main",
-            "radan-export=radan_ros.tools.export:main",
-            "radan-face-model=radan_ros.tools.face_model:main",
-            "radan-prepare=radan_ros.tools.prepare:main",
-            "radan-train=radan_ros.tools.train:main",
-            "radan-train-presence=radan_ros.tools.presence:main",
-            "radan-label=radan_ros.tools.label:main",
-            "radan-evaluate=radan_ros.tools.evaluate:main",
+            "radan-reconstruct=radan_ros.programs:reconstruct",
+            "radan-process-bag=radan_ros.programs:process_bag",
+            "radan-benchmark=radan_ros.programs:benchmark",
+            "radan-export=radan_ros.programs:export",
+            "radan-face-model=radan_ros.programs:face_model",
+            "radan-prepare=radan_ros.programs:prepare",
+            "radan-train=radan_ros.programs:train",
+            "radan-train-presence=radan_ros.programs:train_presence",
+            "radan-label=radan_ros.programs:label",
+            "radan-evaluate=radan_ros.programs:evaluate",
         ]
     },
 )

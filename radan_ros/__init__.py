@@ -21,16 +21,22 @@ The names in `__all__` are stable: what they take and return changes only with a
 each at work. Nothing here needs ROS except ``radan_ros.ros`` and the generated ``radan_ros.msg``.
 """
 
-from radan_ros.camera import CameraModel
-from radan_ros.detectors import open_detector
-from radan_ros.export import write_mesh
-from radan_ros.face import Detection, Face
-from radan_ros.fitting import fit_landmarks
-from radan_ros.metric import metric_face, vertices_in_camera
-from radan_ros.model import Model, open_model
-from radan_ros.pictures import read_picture
-from radan_ros.pipeline import Pipeline
-from radan_ros.tracking import Tracker
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from radan_ros.camera import CameraModel
+    from radan_ros.detectors import open_detector
+    from radan_ros.export import write_mesh
+    from radan_ros.face import Detection, Face
+    from radan_ros.fitting import fit_landmarks
+    from radan_ros.metric import metric_face, vertices_in_camera
+    from radan_ros.model import Model, open_model
+    from radan_ros.pictures import read_picture
+    from radan_ros.pipeline import Pipeline
+    from radan_ros.tracking import Tracker
 
 __all__ = [
     "CameraModel",
@@ -47,3 +53,34 @@ __all__ = [
     "vertices_in_camera",
     "write_mesh",
 ]
+
+# Loaded when they are asked for (PEP 562): whoever only wants radan_ros.msg needs none of the libraries underneath.
+_MODULES = {
+    "CameraModel": "camera",
+    "Detection": "face",
+    "Face": "face",
+    "Model": "model",
+    "Pipeline": "pipeline",
+    "Tracker": "tracking",
+    "fit_landmarks": "fitting",
+    "metric_face": "metric",
+    "open_detector": "detectors",
+    "open_model": "model",
+    "read_picture": "pictures",
+    "vertices_in_camera": "metric",
+    "write_mesh": "export",
+}
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+if not TYPE_CHECKING:  # which would take any name for one of ours
+
+    def __getattr__(name: str) -> Any:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+        globals()[name] = value
+        return value

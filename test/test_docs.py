@@ -30,6 +30,7 @@ import yaml
 from conftest import ASTRONAUT_BOX
 
 import radan_ros
+from radan_ros import programs
 from radan_ros.tools.sources import Astronaut
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -114,10 +115,8 @@ def first_column(page: str, heading: str) -> dict[str, list[str]]:
 
 def scripts() -> dict[str, tuple[str, str]]:
     """Programs that `pip install .` makes: module and function."""
-    return {
-        name: (module, function)
-        for name, module, function in re.findall(r'"(radan-[\w-]+)=([\w.]+):(\w+)"', read("setup.py"))
-    }
+    found = re.findall(r'"(radan-[\w-]+)=radan_ros.programs:(\w+)"', read("setup.py"))
+    return {name: (getattr(programs, program).args[0], "main") for name, program in found}
 
 
 def executables() -> dict[str, tuple[str, str]]:

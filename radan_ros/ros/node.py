@@ -332,7 +332,6 @@ def main(args: list[str] | None = None, *, start: bool = True) -> int:
     start : bool
         Configure and activate the node; otherwise it waits to be told.
     """
-    limit_blas()
     stop = threading.Event()
     # Opening a model, at the start or when it is changed, cannot be interrupted cleanly, and is not waited for long.
     last = threading.Timer(LAST_WORK, os._exit, (0,))
@@ -345,6 +344,7 @@ def main(args: list[str] | None = None, *, start: bool = True) -> int:
 
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)
+    limit_blas()
     try:
         # rclpy's own handlers invalidate the context under the worker's feet: it would fail in mid-publication.
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
