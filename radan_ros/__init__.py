@@ -23,9 +23,7 @@ each at work. Nothing here needs ROS except ``radan_ros.ros`` and the generated 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # typing's own, without loading it
 if TYPE_CHECKING:
     from radan_ros.camera import CameraModel
     from radan_ros.detectors import open_detector
@@ -78,9 +76,20 @@ def __dir__() -> list[str]:
 
 if not TYPE_CHECKING:  # which would take any name for one of ours
 
-    def __getattr__(name: str) -> Any:
-        if name not in _MODULES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    def __getattr__(name: str) -> object:
+        import importlib
+
+        if name in _MODULES:
+            value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+        else:  # radan_ros.drawing after import radan_ros
+            missing = AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            if name.startswith("_"):
+                raise missing
+            try:
+                value = importlib.import_module(f"{__name__}.{name}")
+            except ModuleNotFoundError as error:
+                if error.name != f"{__name__}.{name}":
+                    raise
+                raise missing from None
         globals()[name] = value
         return value

@@ -33,7 +33,7 @@ def use_profile() -> None:
         return
     try:
         profile = os.path.join(get_package_share_directory("radan_ros"), "config", "fastdds.xml")
-    except PackageNotFoundError:
+    except (PackageNotFoundError, OSError):  # OSError: no workspace is sourced
         return
     if os.path.isfile(profile):
         os.environ[profile_variable()] = profile

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,10 @@ import pytest
 
 from radan_ros import Model, open_model
 from radan_ros.face_models import FaceModel, write_face_model
+
+# In the background of a script Ctrl-C is ignored, and the programs that are started here would inherit that.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 # Landmarks of the fixture `astronaut`, marked by hand in the enlarged picture: x, y in pixels.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -63,6 +64,14 @@ class Process:
         """A number that the kernel knows of it: ``Threads``, or ``VmRSS`` in kB."""
         lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
         return int(next(line for line in lines if line.startswith(f"{name}:")).split()[1])
+
+    def hears(self) -> bool:
+        """Whether it has handlers of its own for signals: Python has none for SIGTERM."""
+        with contextlib.suppress(OSError):  # it has just ended
+            known = Path(f"/proc/{self._process.pid}/status").read_text()
+            caught = re.search(r"^SigCgt:\s*(\w+)", known, re.MULTILINE)
+            return caught is not None and bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
+        return False
 
     def log(self) -> str:
         """What it has said so far."""
@@ -185,10 +194,10 @@ class Client(Node):
 
         A best-effort image may be lost on the way, so that it is sent again; the node answers a repeated stamp as well.
         """
-        for _ in range(10):
+        for _ in range(3):
             self.images.publish(message)
             with contextlib.suppress(AssertionError):
-                return self.wait(lambda: self._answers(message, topics), "answers", seconds=PATIENCE / 10)
+                return self.wait(lambda: self._answers(message, topics), "answers", seconds=PATIENCE / 3)
         raise AssertionError(f"no answers on {topics} to {message.header}")
 
     def _answers(self, message: Image, topics: tuple[str, ...]) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ import rclpy
 from conftest import ASTRONAUT_MARKS
 from radan_ros.msg import FaceArray
 from rclpy.parameter import Parameter
-from ros_client import AT_ONCE, Client, Process, connected, pixels_of, running_node
+from ros_client import AT_ONCE, PATIENCE, Client, Process, connected, pixels_of, running_node
 from sensor_msgs.msg import CameraInfo
 
 from radan_ros import CameraModel, Model
@@ -284,6 +284,7 @@ def test_the_newest_image_wins_and_the_others_are_counted(astronaut: np.ndarray)
             messages = [client.image(astronaut) for _ in range(20)]
             for message in messages:
                 client.images.publish(message)
+                time.sleep(0.002)  # best effort: so many at once get lost
             client.wait(lambda: client._answers(messages[-1], ("faces",)), "the newest image's answer")
             values = client.diagnostics(
                 lambda v: sum(int(v[name]) for name in ("processed", "dropped", "lost")) == before + 20,
@@ -426,21 +427,23 @@ def test_it_ends_cleanly_on_a_signal_under_load(astronaut: np.ndarray, number: i
             client.ask(client.image(astronaut), ALL)
             for _ in range(5):
                 client.images.publish(client.image(astronaut))
-            status, seconds = process.interrupt(number)
-            assert status == 0 and seconds < 2, process.log()
+            status, _ = process.interrupt(number)  # within its PATIENCE
+            assert status == 0, process.log()
             assert "Traceback" not in process.log() and "rror" not in process.log(), process.log()
 
 
-def test_an_interrupt_while_it_starts_ends_it_without_a_traceback() -> None:
-    for delay in (0.2, 0.4, 0.6, 0.8, 1.0):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_it_starts_ends_it_without_a_traceback(number: int) -> None:
+    for delay in (0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0):
         process = Process("-r", "__ns:=/early")
         try:
+            end = time.monotonic() + PATIENCE
+            while not process.hears():  # before, the interpreter itself is interrupted
+                assert process.alive() and time.monotonic() < end, process.log()
+                time.sleep(0.01)
             time.sleep(delay)
-            status, _ = process.interrupt()
-            log = process.log()
-            # Before the first line of ours the interpreter itself is interrupted, and says so in its own way.
-            assert status in (0, -signal.SIGINT) or "init_import_site" in log, log
-            assert not ("Traceback" in log and "radan_ros" in log), log
+            status, _ = process.interrupt(number)
+            assert status == 0 and "Traceback" not in process.log(), process.log()
         finally:
             process.kill()
 

@@ -181,7 +181,10 @@ def choose(device: str, runtime: str, is_graph: bool = False) -> tuple[str, str]
         kind = "cuda" if not is_graph and runtime != "openvino" and _cuda_devices() else "cpu"
     if kind == "cpu":
         return ("torch" if runtime == "torch" else "openvino"), "cpu"
-    torch = _torch()
+    try:
+        torch = _torch()
+    except ImportError as error:
+        raise ImportError(f"device {device!r}: {error}") from error
     number = int(index or 0)
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if number >= count:

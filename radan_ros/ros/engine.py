@@ -210,9 +210,12 @@ def _open_renderer(face_model: FaceModel, device: str) -> Renderer:
 
 
 def _open_detector(settings: Settings) -> Detector:
-    return open_detector(
-        settings.detector, min_face=settings.detector_min_face or None, threshold=settings.detector_threshold
-    )
+    try:
+        return open_detector(
+            settings.detector, min_face=settings.detector_min_face or None, threshold=settings.detector_threshold
+        )
+    except ValueError as error:
+        raise ValueError(f"detector, detector_min_face: {error}") from error
 
 
 def _tracking(settings: Settings) -> TrackerSettings:

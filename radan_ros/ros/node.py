@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
 import rclpy
@@ -27,6 +23,7 @@ from radan_ros.errors import line
 from radan_ros.ros import topics
 from radan_ros.ros.answer import Answer
 from radan_ros.ros.diagnostics import Report, Statistics, assess, diagnostic_array
+from radan_ros.ros.ending import LAST_WORK, Ending
 from radan_ros.ros.engine import OPEN_ERRORS, Engine, check, free_gpu, refusal
 from radan_ros.ros.outputs import Outputs
 from radan_ros.ros.parameters import Settings, changed, declare
@@ -36,7 +33,6 @@ from radan_ros.ros.worker import Answerer, Worker
 from radan_ros.threads import limit_blas
 
 DIAGNOSTIC_PERIOD = 1.0  # seconds
-LAST_WORK = 1.0  # seconds that what is at work, an image or the start, has to end when the program does
 
 
 @dataclass
@@ -332,21 +328,9 @@ def main(args: list[str] | None = None, *, start: bool = True) -> int:
     start : bool
         Configure and activate the node; otherwise it waits to be told.
     """
-    stop = threading.Event()
-    # Opening a model, at the start or when it is changed, cannot be interrupted cleanly, and is not waited for long.
-    last = threading.Timer(LAST_WORK, os._exit, (0,))
-    last.daemon = True
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        if not stop.is_set():
-            stop.set()
-            last.start()
-
-    signal.signal(signal.SIGINT, on_signal)
-    signal.signal(signal.SIGTERM, on_signal)
+    ending = Ending()
     limit_blas()
     try:
-        # rclpy's own handlers invalidate the context under the worker's feet: it would fail in mid-publication.
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = RadanNode()
     except OPEN_ERRORS as e:
@@ -357,14 +341,13 @@ def main(args: list[str] | None = None, *, start: bool = True) -> int:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
-        while started and not stop.is_set() and node.working():
+        while started and not ending.asked() and node.working():
             executor.spin_once(timeout_sec=0.2)
-        status = 0 if stop.is_set() else 1
-        if stop.is_set():
+        status = 0 if ending.asked() else 1
+        if ending.asked():
             node.get_logger().info("told to end")
     finally:
-        stop.set()
-        last.cancel()  # nothing blocks any more, and closing has limits of its own
+        ending.finish()  # nothing blocks any more, and closing has limits of its own
         executor.shutdown()
         node.close()
         node.destroy_node()

@@ -97,6 +97,8 @@ class Settings:
         for name, known in (("detector", detectors.NAMES), ("image_transport", TRANSPORTS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} '{getattr(self, name)}' is unknown (known: {', '.join(known)})")
+        if self.frame_prefix.startswith("/"):
+            raise ValueError(f"frame_prefix '{self.frame_prefix}' begins with a slash, which tf2 takes in no frame")
         unknown = [name for name in self.publish if name not in OUTPUTS]
         if unknown:
             raise ValueError(f"publish names '{unknown[0]}', which is unknown (known: {', '.join(OUTPUTS)})")

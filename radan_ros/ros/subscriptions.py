@@ -28,7 +28,9 @@ Result = TypeVar("Result")
 def image_topic(node: Node, settings: Settings) -> str:
     """Where the images come from: compressed ones as image_transport names them, beside the topic as remapped."""
     topic = str(node.resolve_topic_name("image"))
-    return f"{topic}/compressed" if settings.image_transport == "compressed" else topic
+    if settings.image_transport == "compressed":
+        topic = str(node.resolve_topic_name(f"{topic}/compressed"))  # which may have been remapped by itself
+    return topic
 
 
 def seconds_of(header: Header) -> float:
@@ -253,7 +255,7 @@ class Input:
         else:
             reason = (
                 f"{self.topic} has a publisher, but no image has come from it: it is paused, its QoS does not match, "
-                "or its shared memory is too small for images (see Troubleshooting in the README)"
+                "or its shared memory is too small for images (see Troubleshooting in docs/robot.md)"
             )
         if not self._was_silent:
             self._report.complain(reason)
@@ -266,8 +268,9 @@ class Input:
         lost = self._report.statistics.counters["lost"]
         if lost - self._lost_before >= MANY_LOST and not self._excused:
             self._report.complain(
-                f"{lost - self._lost_before} images a second get lost between the camera and this node: start the "
-                "camera with the Fast DDS profile, too (see Troubleshooting in the README)"
+                f"{lost - self._lost_before} images a second get lost between the camera and this node: the "
+                "machine is too busy, or the camera runs without the Fast DDS profile (see Troubleshooting in "
+                "docs/robot.md)"
             )
         self._lost_before, self._excused = lost, False
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rclpy.node import Node
@@ -60,7 +61,8 @@ class Host(Protocol):
 def publisher(node: Host, kind: Any, topic: str, profile: QoSProfile) -> Any:
     """A publisher whose QoS can be overridden by parameters. `profile` is changed by them: give a new one each time."""
     options = QoSOverridingOptions.with_default_policies()
-    return node.create_publisher(kind, topic, profile, qos_overriding_options=options)
+    with _named(topic):
+        return node.create_publisher(kind, topic, profile, qos_overriding_options=options)
 
 
 def subscription(node: Node, kind: Any, topic: str, callback: Any, profile: QoSProfile) -> Any:
@@ -70,7 +72,17 @@ def subscription(node: Node, kind: Any, topic: str, callback: Any, profile: QoSP
     """
     kinds = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
     options = QoSOverridingOptions(kinds)
-    return node.create_subscription(kind, topic, callback, profile, qos_overriding_options=options)
+    with _named(topic):
+        return node.create_subscription(kind, topic, callback, profile, qos_overriding_options=options)
+
+
+@contextmanager
+def _named(topic: str) -> Iterator[None]:
+    """Give errors, those of wrong QoS overrides mostly, the topic's name, which rclpy leaves out."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        raise type(error)(f"topic {topic}: {error}") from error
 
 
 class View:

@@ -33,7 +33,7 @@ from radan_ros.errors import line
 from radan_ros.files import write_atomically
 from radan_ros.model import Model
 from radan_ros.pictures import write_picture
-from radan_ros.tools.play import positive_integer
+from radan_ros.tools.numbers import positive_integer
 from radan_ros.tools.progress import progress_bar
 from radan_ros.tools.stills import ERRORS
 

@@ -27,7 +27,7 @@ import numpy as np
 
 from radan_ros.fastdds import PROFILE_VARIABLES, use_profile
 from radan_ros.tools.demo_pictures import PICTURES, Frame, draw, read_bag
-from radan_ros.tools.play import positive_integer
+from radan_ros.tools.numbers import positive_integer
 from radan_ros.tools.progress import progress_bar
 from radan_ros.tools.record import BagRecorder, Topic
 from radan_ros.tools.sources import ASTRONAUT, Pictures, Source, SourceError, open_source

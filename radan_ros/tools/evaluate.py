@@ -27,7 +27,7 @@ from radan_ros.networks import load_checkpoint, network_state
 from radan_ros.networks.runtime import GRAPH_SUFFIXES
 from radan_ros.pictures import write_picture
 from radan_ros.pipeline import cameras_in_crop
-from radan_ros.tools.play import positive_integer
+from radan_ros.tools.numbers import positive_integer
 from radan_ros.tools.progress import progress_bar
 from radan_ros.tools.stills import ERRORS
 from radan_ros.training import evaluation

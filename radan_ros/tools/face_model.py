@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from radan_ros.tools.play import positive_integer
+from radan_ros.tools.numbers import positive_integer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,12 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # NumPy reads these when it is imported: start again with them.
         given = sys.argv[1:] if arguments is None else list(arguments)
         environment = os.environ | _ARITHMETIC
-        command = [sys.executable, "-W", "ignore", "-m", "radan_ros.tools.face_model", *given]
+        program = "import sys; from radan_ros.programs import face_model; sys.exit(face_model())"
+        command = [sys.executable, "-W", "ignore", "-c", program, *given]
         os.execve(sys.executable, command, environment)
-    from radan_ros.face_models import write_face_model
-    from radan_ros.face_models.making.build import STEP, build_face_model
-
     try:
+        from radan_ros.face_models import write_face_model
+        from radan_ros.face_models.making.build import STEP, build_face_model
+
         options.out.parent.mkdir(parents=True, exist_ok=True)
         if sys.stderr.isatty():
             print("Making the face model (some seconds)", file=sys.stderr)

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from radan_ros import Pipeline, open_detector, open_model
 from radan_ros.pictures import read_picture
+from radan_ros.tools.numbers import number as number_of
 from radan_ros.tools.progress import progress_bar
 from radan_ros.training.labelling import label_picture
 
@@ -68,10 +69,7 @@ def _label(options: argparse.Namespace) -> None:
 
 
 def _share(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
+    return number_of(text, lambda value: 0 < value <= 1, "between 0 and 1")
 
 
 def _parser() -> argparse.ArgumentParser:

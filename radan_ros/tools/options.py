@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import math
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from radan_ros import detectors
 from radan_ros.boxes import CROP_SIZE
-from radan_ros.tools.play import positive_integer
+from radan_ros.tools.numbers import field_of_view, finite, number, positive_integer, whole
 from radan_ros.tools.results import ALL
 
 _HELP = {
@@ -44,29 +42,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _number(text: str, fits: Callable[[float], bool], what: str) -> float:
-    value = float(text)
-    if not fits(value):
-        raise argparse.ArgumentTypeError(f"{text} is not {what}")
-    return value
-
-
-def _finite(text: str) -> float:
-    return _number(text, math.isfinite, "a number")
-
-
-def _from_zero(text: str) -> int:
-    if not (text.isdecimal() and int(text) <= sys.maxsize):
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0")
-    return int(text)
-
-
-def _degrees(text: str) -> float:
-    return _number(text, lambda v: 0 < v < 180, "between 0 and 180 degrees")
-
-
 def _odd(text: str) -> int:
-    return int(_number(text, lambda v: 1 <= v < CROP_SIZE and v % 2 == 1, f"an odd number under {CROP_SIZE}"))
+    return int(number(text, lambda v: 1 <= v < CROP_SIZE and v % 2 == 1, f"an odd number under {CROP_SIZE}"))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -93,12 +70,12 @@ def _parser() -> argparse.ArgumentParser:
     faces.add_argument("--detector", default="dlib_hog", help=f"one of {', '.join(detectors.NAMES)}")
     faces.add_argument(
         "--min-face",
-        type=int,
+        type=positive_integer,
         help="smallest face to find, pixels (pictures: a twelfth of the height; videos: a sixth; at least 40)",
     )
     faces.add_argument(
         "--threshold",
-        type=_finite,
+        type=finite,
         default=detectors.THRESHOLD,
         help=f"smallest score of a detection ({detectors.THRESHOLD}); 0 finds more, of which more are none",
     )
@@ -115,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         "--compat", action="store_true", help="numbers and pictures as 3DDFA's code has them of the same boxes"
     )
     faces.add_argument(
-        "--field-of-view", type=_degrees, default=60.0, help="assumed of the camera, over the width, degrees (60)"
+        "--field-of-view", type=field_of_view, default=60.0, help="assumed of the camera, over the width, degrees (60)"
     )
     kinds = parser.add_argument_group("results", "each with --no-... as well")
     for kind in ALL:
@@ -129,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     kinds.add_argument("--paf-size", type=_odd, default=3, help="side of the patches of --paf, pixels (3)")
     videos = parser.add_argument_group("videos", "results of single frames, --ply for instance, only where asked for")
     videos.add_argument("--smooth", action=argparse.BooleanOptionalAction, default=False, help="smooth followed faces")
-    videos.add_argument("--start", type=_from_zero, default=0, metavar="N", help="begin at frame N (0)")
+    videos.add_argument("--start", type=whole, default=0, metavar="N", help="begin at frame N (0)")
     videos.add_argument("--every", type=positive_integer, default=1, metavar="N", help="take every Nth frame (1)")
     videos.add_argument("--frames", type=positive_integer, metavar="N", help="end after N frames that were taken")
     return parser

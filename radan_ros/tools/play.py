@@ -19,13 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radan_ros.camera import CameraModel
+from radan_ros.errors import line
 from radan_ros.tools.bags import Bag, BagStream, Step, is_bag
+from radan_ros.tools.numbers import field_of_view, positive, positive_integer
 from radan_ros.tools.progress import progress_bar
-from radan_ros.tools.record import header_stamp, matching_qos, message_class, stamp_offset
+from radan_ros.tools.record import header_stamp, matching_qos, message_class, resolved, stamp_offset
 from radan_ros.tools.sources import ASTRONAUT, ASTRONAUT_FOV, Frame, Source, SourceError, open_source
+from radan_ros.tools.telling import tell
 
 if TYPE_CHECKING:
     from rclpy.node import Node
+
+    from radan_ros.ros.ending import Ending
 
 FRAME_ID = "camera_optical_frame"
 FOV = 60.0  # degrees over the width of a camera of which nothing is known
@@ -209,7 +214,7 @@ class Answers:
     def __init__(self, node: Node, topic: str) -> None:
         from rclpy.executors import SingleThreadedExecutor
 
-        self._node, self._topic = node, node.resolve_topic_name(topic)
+        self._node, self._topic = node, resolved(node, topic)
         self._stamp: int | None = None
         self._subscription: Any = None
         self._executor = SingleThreadedExecutor()
@@ -243,10 +248,10 @@ class Answers:
         self._subscription = self._node.create_subscription(kind, self._topic, take, qos, raw=True)
         return True
 
-    def wait(self, stamp: int, seconds: float) -> bool:
-        """Wait so long for the answer to the image of this stamp (ns)."""
+    def wait(self, stamp: int, seconds: float, ending: Ending) -> bool:
+        """Wait so long for the answer to the image of this stamp (ns), or for the program to be told to end."""
         end = time.monotonic() + seconds
-        while self._stamp != stamp and self._node.context.ok() and (left := end - time.monotonic()) > 0:
+        while self._stamp != stamp and not ending.asked() and (left := end - time.monotonic()) > 0:
             self._executor.spin_once(timeout_sec=min(left, 0.2))
         return self._stamp == stamp
 
@@ -254,90 +259,96 @@ class Answers:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``play``; returns the exit status."""
     import rclpy
-    from rclpy.executors import ExternalShutdownException
+    from rclpy.signals import SignalHandlerOptions
     from rclpy.utilities import remove_ros_args
 
+    from radan_ros.ros.ending import Ending
+
+    ending = Ending()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    options = _parser().parse_args(remove_ros_args(["play", *arguments])[1:])
     try:
+        options = _parser().parse_args(remove_ros_args(["play", *arguments])[1:])
         opened = Bag(options.source) if is_bag(options.source) else open_source(options.source)
-        rclpy.init(args=arguments)
+        rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
         # Discovery and clock are served by the middleware's threads; only waiting for answers needs an executor.
         node = rclpy.create_node("camera", start_parameter_services=False)
-        if isinstance(opened, Bag):
-            return _play(node, BagStream(node, opened, options), options)
-        return _play(node, CameraStream(node, opened, options), options)
-    except SourceError as error:
-        print(f"play: {error}", file=sys.stderr)
+        stream = BagStream(node, opened, options) if isinstance(opened, Bag) else CameraStream(node, opened, options)
+        answers = Answers(node, options.wait_for) if options.wait_for else None
+    except (ValueError, RuntimeError) as error:
+        print(f"play: {line(error)}", file=sys.stderr)
+        rclpy.try_shutdown()
         return 1
-    except (KeyboardInterrupt, ExternalShutdownException):
-        return 0
-    except RuntimeError:
-        # SIGTERM ends the context in another thread, also in the middle of a call that needs it.
-        if rclpy.ok():
-            raise
-        return 0
+    try:
+        return _play(node, stream, answers, options, ending)
+    except SourceError as error:
+        print(f"play: {line(error)}", file=sys.stderr)
+        return 1
     finally:
+        ending.finish()
         rclpy.try_shutdown()
 
 
-def _play(node: Node, stream: CameraStream | BagStream, options: argparse.Namespace) -> int:
-    import rclpy
+def _play(
+    node: Node,
+    stream: CameraStream | BagStream,
+    answers: Answers | None,
+    options: argparse.Namespace,
+    ending: Ending,
+) -> int:
     from rclpy.duration import Duration
 
-    answers = Answers(node, options.wait_for) if options.wait_for else None
     if answers is not None and len(stream.images) != 1:
         raise SourceError(f"--wait-for goes with one topic of images, not {len(stream.images)}: choose with --topics")
-    if not _wait_for_subscribers(node, stream, answers, options):
-        return 0 if not rclpy.ok() else 1
+    if not _wait_for_subscribers(node, stream, answers, options, ending):
+        return 0 if ending.asked() else 1
     pace = Pace(stream.tolerance)
     count = again = 0
     started = time.monotonic()
 
     def going(left: float) -> bool:
         stream.tick(left)
-        return bool(rclpy.ok())
+        return not ending.asked()
 
     for due, send in _progress(stream):
         pace.wait(due, going)
-        if not rclpy.ok():
+        if ending.asked():
             break
         stamp = send()
         if stamp is None:
             continue
         count += 1
         end = time.monotonic() + options.wait_timeout
-        while answers is not None and not answers.wait(stamp, min(RESEND, options.wait_timeout)) and rclpy.ok():
+        while answers is not None and not answers.wait(stamp, min(RESEND, options.wait_timeout), ending):
+            if ending.asked():
+                break
             if time.monotonic() > end:
                 print(f"play: no answer on {options.wait_for} to image {count}, of {stamp} ns", file=sys.stderr)
                 return 1
             again += 1
             stamp = send() or stamp
     seconds = time.monotonic() - started
-    if rclpy.ok() and not options.best_effort:
+    if not (ending.asked() or options.best_effort):
         # What nobody has taken yet is gone with this process: its shared memory, and who would send it again.
         until = time.monotonic() + 2
         for publisher in (*stream.images, *stream.others):
             publisher.wait_for_all_acked(Duration(seconds=max(0.0, until - time.monotonic())))
     notes = {"late": pace.late, "sent again": again, "unreadable files skipped": stream.skipped}
     said = "".join(f", {number} {what}" for what, number in notes.items() if number)
-    print(f"{count} images of {stream.name} in {seconds:.1f} s at {stream.speed}{said}", flush=True)
-    return 0
+    ending.finish()
+    return 0 if tell("play", f"{count} images of {stream.name} in {seconds:.1f} s at {stream.speed}{said}") else 1
 
 
 def _wait_for_subscribers(
-    node: Node, stream: CameraStream | BagStream, answers: Answers | None, options: argparse.Namespace
+    node: Node, stream: CameraStream | BagStream, answers: Answers | None, options: argparse.Namespace, ending: Ending
 ) -> bool:
     """Wait for as many subscribers as asked for, and for who answers; False when they do not come, which is said."""
-    import rclpy
-
     wanted = max(options.wait_for_subscribers, 1 if answers is not None else 0)
     end = time.monotonic() + options.wait_timeout
     while (answers is not None and not answers.subscribe()) or (
         # Of the cameras of a bag one will do.
         max((publisher.get_subscription_count() for publisher in stream.images), default=wanted) < wanted
     ):
-        if not rclpy.ok():
+        if ending.asked():
             return False
         if time.monotonic() > end:
             counts = ", ".join(f"{p.get_subscription_count()} on {p.topic_name}" for p in stream.images)
@@ -354,7 +365,7 @@ def _wait_for_subscribers(
     def comes(publisher: Any) -> bool:
         count, now = publisher.get_subscription_count(), time.monotonic()
         known = node.count_subscribers(publisher.topic_name)
-        return bool(count < wanted and (now < soon or (count < known and now < late)))
+        return bool(not ending.asked() and count < wanted and (now < soon or (count < known and now < late)))
 
     while any(comes(publisher) for publisher in stream.others):
         time.sleep(0.02)
@@ -384,7 +395,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--rate",
-        type=_positive,
+        type=positive,
         metavar="X",
         help="images a second (default: the source's); of a bag, how many times as fast as it was recorded (default 1)",
     )
@@ -405,12 +416,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="TOPIC",
         help="send an image only when the last one was answered on this topic, with its stamp: none is dropped",
     )
-    parser.add_argument("--wait-timeout", type=_positive, default=30.0, metavar="S", help="wait so long (default 30)")
+    parser.add_argument("--wait-timeout", type=positive, default=30.0, metavar="S", help="wait so long (default 30)")
     camera = parser.add_argument_group("all but bags")
     camera.add_argument("--encoding", choices=BYTES_PER_PIXEL, default="bgr8")
     camera.add_argument(
         "--fov",
-        type=_angle,
+        type=field_of_view,
         metavar="DEG",
         help=f"horizontal field of view (default {FOV:g}; of '{ASTRONAUT}' {ASTRONAUT_FOV:g})",
     )
@@ -426,34 +437,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     bag.add_argument("--clock", action="store_true", help="publish the time of the bag on /clock, for use_sim_time")
     return parser
-
-
-def positive_integer(text: str) -> int:
-    """A number of images, for argparse."""
-    if not (text.isdecimal() and 0 < int(text) <= sys.maxsize):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
-    return int(text)
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text} is not a number") from None
-
-
-def _positive(text: str) -> float:
-    value = _number(text)
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
-
-
-def _angle(text: str) -> float:
-    value = _number(text)
-    if not 0 < value < 180:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 180 degrees")
-    return value
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from radan_ros.model import open_face_model, read_whitening
 from radan_ros.pipeline import cameras_in_crop
 from radan_ros.pose import decompose_camera, euler_from_rotation, head_rotation
-from radan_ros.tools.play import positive_integer
+from radan_ros.tools.numbers import positive_integer, whole
 from radan_ros.training.preparation import label_pictures, prepare_samples, read_labelled_pictures
 from radan_ros.training.samples import Samples, write_samples
 
@@ -85,13 +85,6 @@ def _print_fits(errors: _Array, landmark_weights: _Array, parameter_weights: _Ar
     )
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
-    return value
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="radan-prepare", description=__doc__)
     parser.add_argument("data", type=Path, help=f"folder with images/ and labels.npz; or '{SYNTHETIC}': rendered faces")
@@ -102,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--shape-spread", type=float, default=0.8, help="of rendered faces, in standard deviations of the model (0.8)"
     )
-    parser.add_argument("--copies", type=_count, default=3, help="turned copies of each picture (3)")
+    parser.add_argument("--copies", type=whole, default=3, help="turned copies of each picture (3)")
     parser.add_argument(
         "--profiled-only", action="store_true", help="the copies alone: a validation set of large poses"
     )
@@ -118,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         "--whitening", type=Path, help="standard deviations of the coefficients, for face models of the BFM family"
     )
     parser.add_argument("--workers", type=positive_integer, default=1, help="processes (1)")
-    parser.add_argument("--seed", type=_count, default=0)
+    parser.add_argument("--seed", type=whole, default=0)
     return parser
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from radan_ros.tools.play import positive_integer
+from radan_ros.tools.numbers import positive_integer
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

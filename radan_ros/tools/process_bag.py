@@ -526,8 +526,15 @@ def _check_there(address: str) -> None:
             raise SourceError(f"--ray {address}: nothing answers there ({line(error)})") from None
 
 
-def process_all(jobs: Sequence[Job], runner: Runner | None, tell: Callable[[Job, Result], None]) -> None:
-    """Process bags, here or by a runner, with a progress bar over all of them; `tell` hears of each that is done.
+def process_all(
+    jobs: Sequence[Job],
+    runner: Runner | None,
+    tell: Callable[[Job, Result], None],
+    check: Callable[[], None],
+) -> None:
+    """Process bags, here or by a runner, with a progress bar over all of them.
+
+    `tell` hears of each that is done; `check` is asked again and again whether to go on, and raises if not.
 
     Raises
     ------
@@ -542,6 +549,7 @@ def process_all(jobs: Sequence[Job], runner: Runner | None, tell: Callable[[Job,
     began = time.monotonic()
 
     def show(number: int, read: int, total: int, seen: int) -> None:
+        check()
         done = min(sizes[number], sizes[number] * read // max(1, total))
         bar.update(max(0, done - counted[number]))
         counted[number], images[number] = max(done, counted[number]), seen
@@ -589,53 +597,55 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``radan-process-bag``; returns the exit status."""
     parser = _parser()
     options = parser.parse_args(argv)
-    try:
-        _check_ros()
-        jobs, missing = _jobs(options)
-    except (SourceError, ValueError, ImportError, OSError) as error:
-        print(f"{parser.prog}: {line(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    status = 0
+    with Signals() as signals:
+        try:
+            _check_ros()
+            jobs, missing = _jobs(options)
+        except KeyboardInterrupt:
+            return signals.status
+        except (SourceError, ValueError, ImportError, OSError) as error:
+            if signals.last is not None:  # what was loading made that of it
+                return signals.status
+            print(f"{parser.prog}: {line(error)}", file=sys.stderr)
+            return 2
+        return _process_bags(jobs, missing, options, signals)
+
+
+def _process_bags(jobs: Sequence[Job], missing: Sequence[str], options: argparse.Namespace, signals: Signals) -> int:
+    program, status = "radan-process-bag", 0
     for text in missing:
-        print(f"{parser.prog}: {text}", file=sys.stderr)
+        print(f"{program}: {text}", file=sys.stderr)
         status = 1
 
     def tell(job: Job, result: Result) -> None:
         nonlocal status
         for text in (*result.notes, *result.troubles):
-            print(f"{parser.prog}: {text}", file=sys.stderr)
+            print(f"{program}: {text}", file=sys.stderr)
         status = 1 if result.troubles else status
         if result.images:
             print(_summary(job, result), flush=True)
 
-    with Signals() as signals:
-        try:
-            Path(options.out).mkdir(parents=True, exist_ok=True)
-            runner: Runner | None = None
-            workers = min(options.workers, len(jobs))
-            if options.ray is not None and jobs:
-                gpu = str(jobs[0].parameters.get("device", "")).startswith("cuda")
-                runner = RayTasks(options.ray, workers, jobs[0].threads, gpu)
-            elif workers > 1:
-                runner = Processes(workers)
-            process_all(jobs, runner, tell)
-        except KeyboardInterrupt:
-            print(f"{parser.prog}: interrupted; run again to go on", file=sys.stderr)
-            return signals.status
-        except (SourceError, OSError, ConnectionError) as error:
-            print(f"{parser.prog}: {line(error)}", file=sys.stderr)
-            return 1
+    try:
+        Path(options.out).mkdir(parents=True, exist_ok=True)
+        runner: Runner | None = None
+        workers = min(options.workers, len(jobs))
+        if options.ray is not None and jobs:
+            gpu = str(jobs[0].parameters.get("device", "")).startswith("cuda")
+            runner = RayTasks(options.ray, workers, jobs[0].threads, gpu)
+        elif workers > 1:
+            runner = Processes(workers)
+        process_all(jobs, runner, tell, signals.check)
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted; run again to go on", file=sys.stderr)
+        return signals.status
+    except (SourceError, OSError, ConnectionError) as error:
+        print(f"{program}: {line(error)}", file=sys.stderr)
+        return 1
     return status
 
 
 def _check_ros() -> None:
-    """Load what needs ROS, or raise ImportError with the way to have it. Ctrl-C ends the program without a word."""
-    main_thread = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGINT)
-    if main_thread:  # modules that are being loaded would make another error of it
-        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    """Load what needs ROS, or raise ImportError with the way to have it."""
     try:
         import rclpy.serialization  # noqa: F401
 
@@ -645,11 +655,7 @@ def _check_ros() -> None:
             f"needs ROS 2's Python packages and this package's messages ({error}): source a workspace, or in a "
             "checkout 'make build', and then scripts/env radan-process-bag"
         ) from None
-    else:
-        import radan_ros.ros.offline  # noqa: F401
-    finally:
-        if main_thread:
-            signal.signal(signal.SIGINT, before)
+    import radan_ros.ros.offline  # noqa: F401
 
 
 def _jobs(options: argparse.Namespace) -> tuple[list[Job], list[str]]:
@@ -751,7 +757,7 @@ def _summary(job: Job, result: Result) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from radan_ros.tools.play import positive_integer
+    from radan_ros.tools.numbers import positive_integer
 
     parser = argparse.ArgumentParser(
         prog="radan-process-bag",

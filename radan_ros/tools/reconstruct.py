@@ -58,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             return signals.status
         except (*ERRORS, ImportError) as error:
+            if signals.last is not None and isinstance(error, ImportError):  # what was loading made that of it
+                return signals.status
             _complain(line(error))
             return 2 if isinstance(error, UsageError) else 1
 
@@ -118,6 +120,7 @@ class _Run:
             closing(outcomes),
         ):
             for outcome in outcomes:
+                self.signals.check()
                 bar.update()
                 for trouble in outcome.troubles:
                     self._fail(trouble)
@@ -140,7 +143,9 @@ class _Run:
             total = None if source.count is None else max(0, -(-(source.count - options.start) // options.every))
             total = options.frames if total is None else min(total, options.frames or total)
             with progress_bar(total=total, unit="frame", desc=name) as bar:
-                count = reconstruct_video(source, name, self.of_videos, self.results, of_results, bar)
+                count = reconstruct_video(
+                    source, name, self.of_videos, self.results, of_results, bar, self.signals.check
+                )
         except ERRORS as error:
             text_of = line(error)
             self._fail(text_of if text in text_of else f"{text}: {text_of}")

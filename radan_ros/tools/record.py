@@ -22,6 +22,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from radan_ros.errors import line
+from radan_ros.tools.numbers import positive
+from radan_ros.tools.telling import tell
+
 if TYPE_CHECKING:
     from rclpy.node import Node
     from rclpy.qos import QoSProfile
@@ -112,8 +116,8 @@ def _collect(type_name: str, texts: dict[str, str]) -> None:
         raise LookupError(f"{type_name}: {path} is not installed")
     texts[type_name] = text = path.read_text(encoding="utf-8").rstrip() + "\n"
     package = _split(type_name)[0]
-    for line in text.splitlines():
-        match = FIELD.match(line.split("#", 1)[0])
+    for row in text.splitlines():
+        match = FIELD.match(row.split("#", 1)[0])
         if match is None or match[1] in PRIMITIVES:
             continue
         parts = match[1].split("/")
@@ -363,6 +367,22 @@ class BagRecorder:
         raise OSError(f"{self.folder}: the bag is incomplete: {self._error}") from self._error
 
 
+def resolved(node: Node, topic: str) -> str:
+    """A topic's full name, as remapped.
+
+    Raises
+    ------
+    ValueError
+        When it is no name of a topic.
+    """
+    from rclpy.exceptions import NameValidationException
+
+    try:
+        return str(node.resolve_topic_name(topic))
+    except (RuntimeError, NameValidationException) as error:
+        raise ValueError(f"topic {topic}: {error}") from None
+
+
 def matching_qos(offered: Sequence[QoSProfile]) -> QoSProfile:
     """QoS of a subscription that every one of the offers is compatible with, as strict as they all allow."""
     from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -415,42 +435,44 @@ def _spare_memory() -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``record``; returns the exit status."""
     import rclpy
-    from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.signals import SignalHandlerOptions
     from rclpy.utilities import remove_ros_args
 
+    from radan_ros.ros.ending import Ending
+
+    ending = Ending()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    options = _parser().parse_args(remove_ros_args(["record", *arguments])[1:])
-    if Path(options.out).exists():
-        print(f"record: {options.out}: exists already, choose another name", file=sys.stderr)
-        return 1
-    if not options.topics and not options.all:
-        print("record: name topics, or --all", file=sys.stderr)
-        return 2
-    rclpy.init(args=arguments)
-    node = rclpy.create_node("record")
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    status = 0
     try:
+        options = _parser().parse_args(remove_ros_args(["record", *arguments])[1:])
+        if not options.topics and not options.all:
+            print("record: name topics, or --all", file=sys.stderr)
+            return 2
+        if Path(options.out).exists():
+            raise FileExistsError(f"{options.out}: exists already, choose another name")
+        rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+        node = rclpy.create_node("record")
+        names = [resolved(node, topic) for topic in options.topics]
         recorder = BagRecorder(node, options.out, compress=not options.no_compression)
-    except (OSError, ImportError) as error:
-        print(f"record: {error}", file=sys.stderr)
-        node.destroy_node()
+    except (OSError, ImportError, ValueError, RuntimeError) as error:
+        print(f"record: {line(error)}", file=sys.stderr)
         rclpy.try_shutdown()
         return 1
+    ending.finish()  # the bag
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
     refused: dict[str, str] = {}
-    names = {topic: node.resolve_topic_name(topic) for topic in options.topics}
     started = time.monotonic()
-    print(f"recording into {options.out}; Ctrl-C ends it", flush=True)
+    well = tell("record", f"recording into {options.out}; Ctrl-C ends it")
     try:
         look = 0.0
-        while rclpy.ok() and recorder.failed is None:
+        while not ending.asked() and recorder.failed is None:
             now = time.monotonic()
             if options.duration and now - started >= options.duration:
                 break
             if now >= look:
                 look = now + 0.05
-                wanted = [*options.topics]
+                wanted = [*names]
                 if options.all:
                     wanted += [name for name, _ in node.get_topic_names_and_types()]
                 for topic in wanted:
@@ -461,28 +483,22 @@ def main(argv: Sequence[str] | None = None) -> int:
                         refused[topic] = str(error)
                         print(f"record: not recorded: {error}", file=sys.stderr, flush=True)
             executor.spin_once(timeout_sec=0.1)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except RuntimeError:
-        # SIGTERM ends the context in another thread, also in the middle of a question to it.
-        if rclpy.ok():
-            raise
     finally:
         try:
             recorder.close()
         except OSError as error:
-            print(f"record: {error}", file=sys.stderr)
-            status = 1
+            print(f"record: {line(error)}", file=sys.stderr)
+            well = False
         node.destroy_node()
         rclpy.try_shutdown()
-    for topic in recorder.topics.values():
-        trouble = f", {topic.lost} lost, {topic.dropped} not written" if topic.lost or topic.dropped else ""
-        print(f"{topic.count:7d}  {topic.name} ({topic.type}){trouble}")
-    for name in names.values():
+    for of in recorder.topics.values():
+        trouble = f", {of.lost} lost, {of.dropped} not written" if of.lost or of.dropped else ""
+        well = tell("record", f"{of.count:7d}  {of.name} ({of.type}){trouble}") and well
+    for name in names:
         if name not in recorder.topics:
             print(f"record: nobody published {name}", file=sys.stderr)
-            status = 1
-    return status
+            well = False
+    return 0 if well else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -493,7 +509,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("out", help="the bag's folder; must not exist")
     parser.add_argument("topics", nargs="*", help="topics; each is recorded once somebody publishes it")
     parser.add_argument("--all", action="store_true", help="every topic that is published")
-    parser.add_argument("--duration", type=float, default=0, metavar="S", help="end after this many seconds")
+    parser.add_argument("--duration", type=positive, metavar="S", help="end after this many seconds")
     parser.add_argument("--no-compression", action="store_true", help="write the messages as they are")
     return parser
 

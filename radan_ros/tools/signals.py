@@ -24,7 +24,8 @@ class Signals:
 
     def __init__(self) -> None:
         self.last: int | None = None
-        self._at = -QUIET
+        self._pending = False
+        self._at = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
@@ -44,12 +45,17 @@ class Signals:
         """The exit status of a program that was interrupted: 130 or 143."""
         return 128 + (self.last or signal.SIGINT)
 
+    def check(self) -> None:
+        """KeyboardInterrupt once more where one was swallowed: a library's callback may do that. For loops to call."""
+        if self._pending:
+            raise KeyboardInterrupt(self.last)
+
     def listen(self) -> None:
         """Take signals again at once: one has ended a part of the work, and that alone."""
-        self._at = -QUIET
+        self._pending = False
 
     def _end(self, number: int, _: object) -> None:
         now = time.monotonic()
-        if self.last is None or now - self._at > QUIET:
-            self.last, self._at = number, now
-            raise KeyboardInterrupt
+        if not self._pending or now - self._at > QUIET:
+            self.last, self._at, self._pending = number, now, True
+            raise KeyboardInterrupt(number)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -62,9 +62,15 @@ class VideoCount:
 
 
 def reconstruct_video(
-    source: Clip | Webcam, stem: str, wanted: Collection[str], results: Results, options: VideoOptions, bar: tqdm
+    source: Clip | Webcam,
+    stem: str,
+    wanted: Collection[str],
+    results: Results,
+    options: VideoOptions,
+    bar: tqdm,
+    check: Callable[[], None],
 ) -> VideoCount:
-    """Follow the faces of a video and write what is wanted of them.
+    """Follow the faces of a video and write what is wanted of them. `check` is asked at each frame whether to go on.
 
     Reading, following, drawing and writing go on at the same time. Of a clip, Ctrl-C leaves nothing but the files
     of frames; a webcam goes on until it comes, and what was taken is then whole.
@@ -85,6 +91,7 @@ def reconstruct_video(
         time = 0.0
         try:
             for number, time, image in frames:
+                check()
                 tracks = tracker(image, time)
                 scene, reasons = results.scene(image, [t.face for t in tracks], [t.id for t in tracks])
                 for table in tables:
