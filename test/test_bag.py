@@ -23,6 +23,7 @@ pytest.importorskip("radan_ros.msg", reason="needs this package's messages: make
 pytest.importorskip("rosbags", reason="the recorder needs rosbags")
 pytest.importorskip("skimage", reason="the built-in picture comes with scikit-image")
 
+from ament_index_python.packages import get_package_prefix  # noqa: E402
 from radan_ros.msg import Face, FaceArray, FaceTopology  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
@@ -312,6 +313,67 @@ def test_record_says_in_one_line_why_it_cannot_write(tmp_path: Path) -> None:
     run = _run([*RECORD, "bag", "--all"], tmp_path)
     assert run.returncode == 1 and run.stderr.startswith("record: ") and "pip install rosbags" in run.stderr
     assert run.stderr.count("\n") == 1 and not (tmp_path / "bag").exists()
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.002, 0.02])
+def test_an_impatient_user_gets_a_whole_recording(gap: float, node: Any, tmp_path: Path) -> None:
+    publisher = node.create_publisher(Image, "bag_test/impatient", RELIABLE)
+    program = str(Path(get_package_prefix("radan_ros")) / "lib" / "radan_ros" / "record")
+    recorder = subprocess.Popen(
+        [program, "bag", "bag_test/impatient"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        _until(lambda: publisher.get_subscription_count() > 0)
+        for _ in range(20):
+            publisher.publish(Image(height=480, width=640, encoding="mono8", step=640, data=bytes(480 * 640)))
+        recorder.send_signal(signal.SIGINT)
+        time.sleep(gap)
+        recorder.send_signal(signal.SIGINT)
+        recorder.send_signal(signal.SIGTERM)
+        _, said = recorder.communicate(timeout=20)
+    finally:
+        recorder.kill()
+    assert (recorder.returncode, said) == (0, "")
+    assert (tmp_path / "bag" / "metadata.yaml").is_file()
+    with AnyReader([tmp_path / "bag"]) as reader:
+        assert [c.topic for c in reader.connections] == ["/bag_test/impatient"]
+
+
+@pytest.mark.parametrize("program", [RECORD, PLAY], ids=["record", "play"])
+def test_wrong_ros_arguments_and_names_are_told_in_one_line(program: list[str], tmp_path: Path) -> None:
+    name = program[-1].rpartition(".")[2]
+    arguments = ["bag", "x"] if program is RECORD else ["astronaut", "--frames", "1"]
+    cases = {
+        "nope.yaml": ["--ros-args", "--params-file", "/nope.yaml"],
+        "__node:=a-b": ["--ros-args", "-r", "__node:=a-b"],
+        "bad topic!": ["bad topic!"] if program is RECORD else ["--wait-for", "bad topic!"],
+    }
+    for words, wrong in cases.items():
+        run = _run([*program, *arguments, *wrong], tmp_path)
+        assert run.returncode == 1 and run.stderr.count("\n") == 1, run.stderr
+        assert run.stderr.startswith(f"{name}: ") and words in run.stderr
+    assert not any(tmp_path.iterdir()), "nothing was begun"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_standard_output_costs_a_line_and_no_recording(tmp_path: Path) -> None:
+    for name, command in {
+        "play": [*PLAY, "astronaut", "--frames", "2", "--ros-args", "-r", "__ns:=/bag_test/full"],
+        "record": [*RECORD, "bag", "--all", "--duration", "1"],
+    }.items():
+        with open("/dev/full", "w") as full:
+            run = subprocess.run(
+                command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+            )
+        assert run.returncode == 1
+        assert run.stderr == f"{name}: standard output: No space left on device\n"
+    assert (tmp_path / "bag" / "metadata.yaml").is_file()
+
+
+@pytest.mark.parametrize("duration", ["-1", "0", "nan", "inf", "soon"])
+def test_record_refuses_a_duration_that_is_none(duration: str, tmp_path: Path) -> None:
+    run = _run([*RECORD, "bag", "--all", "--duration", duration], tmp_path)
+    assert run.returncode == 2 and "--duration" in run.stderr and not (tmp_path / "bag").exists()
 
 
 @pytest.mark.parametrize("end", ["dry", "SIGTERM", "SIGINT"])

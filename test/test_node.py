@@ -461,6 +461,27 @@ def test_wrong_ros_arguments_end_it_with_one_line() -> None:
     assert "nonexistent" in start_fails("--params-file", "/nonexistent.yaml")
 
 
+def test_wrong_overrides_and_devices_are_told_with_their_names() -> None:
+    override = "qos_overrides./seen.subscription.reliability:=sometimes"
+    assert "topic /seen: " in start_fails("-r", "image:=/seen", "-p", override)
+    assert "device 'cuda:77': " in start_fails("-p", "device:=cuda:77")
+    assert "detector_min_face: " in start_fails("-p", "detector_min_face:=7")
+    assert "frame_prefix '/robot_' " in start_fails("-p", "frame_prefix:=/robot_")
+
+
+def test_compressed_images_are_named_by_the_topic_that_they_come_on() -> None:
+    for rule, topic in {
+        "image:=/there": "/there/compressed",
+        "image/compressed:=/there/jpegs": "/there/jpegs",
+    }.items():
+        with running_node("-r", rule, "-p", "image_transport:=compressed") as process:
+            end = time.monotonic() + PATIENCE
+            while "waiting for images on" not in process.log():
+                assert process.alive() and time.monotonic() < end, process.log()
+                time.sleep(0.05)
+            assert f"waiting for images on {topic}\n" in process.log()
+
+
 def test_models_that_cannot_be_opened_end_it_with_one_line(tmp_path: Path) -> None:
     assert "does not exist" in start_fails("-p", "model:=/nowhere")
     shutil.copytree(builtin_model(), tmp_path / "m")

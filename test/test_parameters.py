@@ -122,7 +122,7 @@ def test_wrong_values_are_refused_with_a_reason_and_change_nothing(client: Clien
         "detector": ("magic", "magic"),
         "model": ("/nowhere", "/nowhere does not exist"),
         "device": ("cuda:77", "cuda:77"),
-        "detector_min_face": (7, "min_face"),
+        "detector_min_face": (7, "detector_min_face"),
         "max_faces": (0, "max_faces"),
         "min_confidence": (1.5, "min_confidence"),
         "smoothing": (math.nan, "smoothing"),
