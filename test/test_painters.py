@@ -38,11 +38,16 @@ from radan_ros.tools.chunks import writer  # noqa: E402
 from radan_ros.tools.segments import SegmentedBag  # noqa: E402
 
 GONE = range(8, 14)  # images without the face
-# With painters also for a few images.
-PROGRAM = (
-    "import sys; from radan_ros.ros import offline; offline.PAINTERS_PAY = 1; "
-    "from radan_ros.tools.process_bag import main; raise SystemExit(main(sys.argv[1:]))"
-)
+# With painters also for a few images, and slow enough that it is caught in the middle.
+PROGRAM = """
+import sys, time
+from radan_ros.ros import engine, offline
+from radan_ros.tools.process_bag import main
+offline.PAINTERS_PAY = 1
+answer = engine.Engine.answer
+engine.Engine.answer = lambda *arguments: (time.sleep(0.05), answer(*arguments))[1]
+raise SystemExit(main(sys.argv[1:]))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +195,8 @@ def test_a_painter_that_is_killed_ends_the_run_with_a_line_and_the_next_one_goes
     try:
         if sealed:
             os.kill(painters[0], signal.SIGINT)  # is no concern of theirs
+            time.sleep(0.3)
+            assert _state(painters[0]) != "Z" and process.poll() is None
         os.kill(painters[0], signal.SIGKILL)
         said = process.communicate(timeout=60)[1]
     finally:
@@ -336,6 +343,48 @@ def test_nothing_is_written_behind_a_job_that_failed() -> None:
     assert done == [1, "undone"]
 
 
+def test_jobs_wait_by_their_bytes_and_an_error_is_told_at_once() -> None:
+    gate = threading.Event()
+    done: list[int] = []
+
+    def job(number: int) -> None:
+        gate.wait(30)
+        done.append(number)
+
+    with WriteBehind(100, 10) as behind:
+        behind(job, 0, size=50)  # by itself
+        caller = threading.Thread(target=behind, args=(job, 1), kwargs={"size": 1})
+        caller.start()
+        caller.join(0.2)
+        assert caller.is_alive(), "waits for the large one"
+        gate.set()
+        caller.join(30)
+        assert done[0] == 0
+    assert done == [0, 1]
+
+    def fail() -> None:
+        raise OSError("at once")
+
+    behind = WriteBehind(100)
+    with pytest.raises(OSError, match="at once"):
+        behind(fail)
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            behind(lambda: None)
+            time.sleep(0.01)
+
+
+def test_what_waits_is_not_written_after_an_interruption() -> None:
+    gate = threading.Event()
+    done: list[int] = []
+    with pytest.raises(KeyboardInterrupt), WriteBehind(8) as behind:
+        behind(gate.wait, 30)
+        behind(done.append, 1)
+        threading.Timer(0.2, gate.set).start()
+        raise KeyboardInterrupt
+    assert done == []
+
+
 def test_small_items_are_read_ahead_by_their_bytes_and_large_ones_by_their_number() -> None:
     for size, least, highest in ((10, 1000, 1 << 20), (1 << 22, 1, 5)):
         made: list[int] = []
@@ -347,7 +396,10 @@ def test_small_items_are_read_ahead_by_their_bytes_and_large_ones_by_their_numbe
 
         stream = read_ahead(items(), 4, lambda _, size=size: size)  # type: ignore[misc]
         assert next(stream) == 0
-        time.sleep(0.3)
+        end = time.monotonic() + 30
+        while len(made) - 1 < least and time.monotonic() < end:
+            time.sleep(0.01)
+        time.sleep(0.1)  # and no further
         assert least <= len(made) - 1 <= highest
         stream.close()
         assert not [thread for thread in threading.enumerate() if thread.name == "reader"]

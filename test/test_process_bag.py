@@ -423,6 +423,15 @@ def test_a_recording_that_is_processed_and_played_is_what_the_live_node_said(tmp
 
 
 COMMAND = [sys.executable, "-m", "radan_ros.tools.process_bag"]
+# Slow enough to be caught in the middle.
+SLOW = """
+import sys, time
+from radan_ros.ros import engine
+from radan_ros.tools.process_bag import main
+answer = engine.Engine.answer
+engine.Engine.answer = lambda *arguments: (time.sleep(0.05), answer(*arguments))[1]
+raise SystemExit(main(sys.argv[1:]))
+"""
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
@@ -430,7 +439,9 @@ def test_a_run_that_was_ended_goes_on_and_gives_the_same_bytes(
     number: int, done: Path, bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [str(bag), "--out", str(tmp_path), "--publish", "all", "--segment", "10"]
-    process = subprocess.Popen([*COMMAND, *arguments, "--set", "max_faces=10"], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW, *arguments, "--set", "max_faces=10"], stderr=subprocess.PIPE, text=True
+    )
     try:
         end = time.monotonic() + 60
         while not (tmp_path / "bag.partial" / "bag_0").is_dir():
