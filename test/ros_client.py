@@ -194,10 +194,10 @@ class Client(Node):
 
         A best-effort image may be lost on the way, so that it is sent again; the node answers a repeated stamp as well.
         """
-        for _ in range(3):
+        for _ in range(6):
             self.images.publish(message)
             with contextlib.suppress(AssertionError):
-                return self.wait(lambda: self._answers(message, topics), "answers", seconds=PATIENCE / 3)
+                return self.wait(lambda: self._answers(message, topics), "answers", seconds=PATIENCE / 6)
         raise AssertionError(f"no answers on {topics} to {message.header}")
 
     def _answers(self, message: Image, topics: tuple[str, ...]) -> dict[str, Any] | None:

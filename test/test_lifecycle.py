@@ -456,6 +456,7 @@ def test_a_late_subscriber_gets_pictures_from_then_on(live: Client, astronaut: A
     assert live.count_subscribers("/live/radan/depth") == 0
     values = live.diagnostics(lambda v: int(v["processed"]) > 0, "an answer")
     assert values["rendered"] == "0", "no picture is made for nobody"
+    live.ask(live.image(astronaut))  # the early one is then done with
     live.listen("depth", OUTPUTS["depth"], "/live/radan/depth")
     depth = live.ask(live.image(astronaut), ("faces", "depth"))["depth"]
     assert np.asarray(depth.data).size == 4 * 512 * 512

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -150,6 +151,16 @@ def test_a_signal_after_the_program_is_none_that_python_could_die_of(tmp_path: P
         assert process.communicate(timeout=30) == ("", "") and process.returncode == 3
 
 
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Leaves the handlers of this process as they were: whoever is started next inherits what is ignored."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handlers")
 def test_a_swallowed_signal_is_raised_again_by_the_next_check() -> None:
     with Signals() as signals:
         signals.check()
