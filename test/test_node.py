@@ -23,6 +23,7 @@ from ros_client import AT_ONCE, PATIENCE, Client, Process, connected, pixels_of,
 from sensor_msgs.msg import CameraInfo
 
 from radan_ros import CameraModel, Model
+from radan_ros.fastdds import PROFILE_VARIABLES
 from radan_ros.model import builtin_model
 from radan_ros.ros import topics
 from radan_ros.ros.diagnostics import Report, Statistics
@@ -248,6 +249,17 @@ def test_bad_images_are_counted_and_named_and_the_node_lives_on(
         wanted = before + len(cases) + more
         client.diagnostics(lambda v, n=wanted: int(v["bad"]) >= n, "one more")
     assert node.log().count("step is") == 1, "one kind of complaint is logged once a minute"
+
+
+def test_programs_bring_enough_shared_memory_for_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in PROFILE_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for program in ("radan_node", "play"):
+        with running_node("-r", "__ns:=/shared", program=program) as process:
+            until = time.monotonic() + PATIENCE
+            while process.shared_memory() < 1 << 25 and time.monotonic() < until:
+                time.sleep(0.05)
+            assert process.shared_memory() >= 1 << 25, f"{program}: {process.log()}"
 
 
 def test_a_twenty_megapixel_image_is_answered(client: Client, astronaut: np.ndarray) -> None:
