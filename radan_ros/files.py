@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,7 +25,7 @@ def write_atomically(path: str | Path, content: bytes) -> Path:
         Names the file that cannot be written.
     """
     target = Path(path).absolute()
-    with _moved_at_the_end(target) as part:
+    with whole_file(target) as part:
         part.write_bytes(content)
     return target
 
@@ -41,7 +42,7 @@ class WholeFile:
 
     def __exit__(self, kind: type[BaseException] | None, error: Any, trace: TracebackType | None) -> None:
         if kind is None:
-            with _moved_at_the_end(self.path):
+            with whole_file(self.path):
                 self._close(whole=True)
             return
         with suppress(OSError):  # what is left in memory may not go to the disk either
@@ -66,12 +67,18 @@ class WholeFile:
 
 
 @contextmanager
-def _moved_at_the_end(path: Path) -> Iterator[Path]:
+def whole_file(path: Path) -> Iterator[Path]:
+    """The name under which a file is to be written in a with block, at whose end it takes the place of `path`.
+
+    After an error nothing is left of it; an OSError names `path`.
+    """
     part = _part_of(path)
     try:
         yield part
         os.replace(part, path)
     except OSError as error:
+        if error.filename is not None and str(error.filename) != str(part):  # of another file, written beside it
+            raise
         raise _named(error, path) from None
     finally:
         _remove(part)
@@ -79,12 +86,17 @@ def _moved_at_the_end(path: Path) -> Iterator[Path]:
 
 def _part_of(path: Path) -> Path:
     """Where a file is written until it is whole: beside its place, of the same ending."""
-    return path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    # Video writers take no names but UTF-8.
+    stem = path.stem.encode(errors="replace").decode()
+    return path.with_name(f".{stem}.{os.getpid()}{path.suffix}")
 
 
 def _named(error: OSError, path: Path) -> OSError:
-    """The error with the name of the file that was meant: a full disk is told without one, else it is the part's."""
-    return OSError(error.errno, error.strerror or str(error), str(path))
+    """The error with the name of the file that was meant: a full disk is told without one, else it is the part's.
+
+    NumPy's own, of an array that was written in part, has neither number nor name.
+    """
+    return OSError(error.errno or errno.EIO, error.strerror or "not written whole: the disk may be full", str(path))
 
 
 def _remove(part: Path) -> None:

@@ -97,6 +97,8 @@ def fit_landmarks(
         Shapes that do not fit, negative weights or priors, no noise, or deviations that cannot be those of the model.
     """
     points = np.asarray(landmarks, np.float64)
+    if not points.size and points.ndim == 1:  # an empty list
+        points = points.reshape(0, LANDMARKS, 2)
     if points.ndim != 3 or points.shape[1] != LANDMARKS or points.shape[2] not in (2, 3):
         raise ValueError(f"landmarks have shape {points.shape}, not (N, 68, 2) or (N, 68, 3)")
     believed = np.ones(points.shape[:2]) if weights is None else np.array(weights, np.float64)

@@ -81,6 +81,8 @@ def read_whitening(path: str | Path) -> Whitening:
     for name, array in zip(("mean", "std"), arrays, strict=True):
         if array.shape != (62,) or not np.isfinite(array).all():
             raise ValueError(f"{source}: {name} is not 62 finite numbers")
+    if (arrays[1] <= 0).any():
+        raise ValueError(f"{source}: std is not over 0")
     return Whitening(*arrays)
 
 
@@ -162,11 +164,15 @@ def _open_native(root: Path, device: str, threads: int | None) -> Model:
     from radan_ros.networks import open_network
 
     config = _yaml(root / "model.yaml", ("name", "network", "whitening", "face_model"))
+    network = open_network(root / config["network"], device=device, threads=threads)
+    face_model = read_face_model(_existing(root / config["face_model"]))
+    if face_model.modes != 50:
+        raise ValueError(f"{root / config['face_model']}: has {face_model.modes} modes; networks answer with 50")
     return Model(
         config["name"],
-        open_network(root / config["network"], device=device, threads=threads),
+        network,
         read_whitening(root / config["whitening"]),
-        read_face_model(_existing(root / config["face_model"])),
+        face_model,
         root / config["network"],
     )
 

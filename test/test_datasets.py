@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import pickle
+import resource
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -56,14 +59,49 @@ class Faces:
         return crop, parameters, rng.uniform(20, 100, (68, 2)).astype(np.float32)
 
 
-def test_without_settings_a_set_gives_its_samples(tmp_path: Path) -> None:
+def test_without_settings_a_set_gives_its_samples(small_face: FaceModel, tmp_path: Path) -> None:
     samples = _samples(5)
-    write_samples(tmp_path, samples)
+    write_samples(tmp_path, samples, small_face)
     batch = SampleSet(read_samples(tmp_path)).batch([3, 0], epoch=2)
     assert np.array_equal(batch.crops, inner_crop(samples.crops[[3, 0]]))
     for name in ("parameters", "landmarks", "landmark_weights", "parameter_weights"):
         assert np.array_equal(getattr(batch, name), getattr(samples, name)[[3, 0]])
         assert getattr(batch, name).dtype == np.float32
+
+
+def test_samples_are_replaced_whole_or_not_at_all(
+    small_face: FaceModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_samples(tmp_path, _samples(5), small_face)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # bytes: a crop is as large
+    try:
+        with pytest.raises(OSError, match=r"not written whole: the disk may be full: '.*crops.npy'"):
+            write_samples(tmp_path, _samples(4), small_face)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert len(read_samples(tmp_path)) == 5
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["crops.npy", "labels.npz"]
+
+    replace = os.replace
+
+    def killed(source: Path, target: Path) -> None:
+        replace(source, target)
+        if target.name == "crops.npy":
+            raise SystemExit
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(SystemExit):
+        write_samples(tmp_path, _samples(5), small_face)
+    with pytest.raises(ValueError, match=r"labels.npz is missing"):  # and not the old ones beside the new crops
+        read_samples(tmp_path)
+
+
+def test_samples_of_another_face_model_are_refused(small_face: FaceModel, tmp_path: Path) -> None:
+    write_samples(tmp_path, _samples(3), small_face)
+    assert len(read_samples(tmp_path, small_face)) == 3
+    with pytest.raises(ValueError, match=f"{tmp_path}: prepared for another face model"):
+        read_samples(tmp_path, dataclasses.replace(small_face, mean=1.1 * small_face.mean))
 
 
 @pytest.mark.parametrize("kind", ["samples", "synthetic", "mixed"])
@@ -172,7 +210,7 @@ def test_pictures_that_patches_might_be_cut_from_are_read_only_where_there_are_p
     threeddfa: tuple[Path, np.ndarray, Whitening], small_face: FaceModel
 ) -> None:
     folder, _, whitening = threeddfa
-    (folder / "two_0.jpg").unlink()
+    (folder / "two_0.jpg").write_bytes(b"")
     files = (folder / "train.list", folder / "param_all_norm.pkl", folder)
     for share, fails in ((0.0, False), (1.0, True)):
         settings = AugmentationSettings(occlusion_share=share)

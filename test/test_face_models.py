@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import resource
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -170,3 +172,17 @@ def test_a_truncated_pickle_is_named(tmp_path: Path) -> None:
         (tmp_path / "bfm_noneck_v3.pkl").write_bytes(content[:size])
         with pytest.raises(ValueError, match="bfm_noneck_v3.pkl"):
             read_3ddfa_v2(tmp_path / "bfm_noneck_v3.pkl")
+
+
+def test_a_face_model_is_replaced_whole_or_not_at_all(small_face: FaceModel, tmp_path: Path) -> None:
+    path = tmp_path / "face.npz"
+    write_face_model(path, small_face)
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))  # bytes; no file can be larger
+    try:
+        with pytest.raises(OSError, match="face.npz"):
+            write_face_model(path, replace(small_face, mean=2 * small_face.mean))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["face.npz"]

@@ -164,6 +164,7 @@ def test_too_few_landmarks_and_no_faces(face, heads):
     for dimensions in (2, 3):
         empty = fit_landmarks(face, np.zeros((0, 68, dimensions)))
         assert [a.shape for a in empty] == [(0, 3, 4), (0, face.modes), (0, 68)]
+    assert fit_landmarks(face, []).cameras.shape == (0, 3, 4)
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_unreadable_pictures_are_named_counted_and_left_out(
     assert np.load(out)["names"].tolist() == ["b_face.png"]
 
 
-@pytest.mark.parametrize("wrong", ["no folder", "no picture", "no face", "model", "out", "seed"])
+@pytest.mark.parametrize("wrong", ["no folder", "no picture", "no face", "model", "out"])
 def test_what_is_wrong_is_said_in_one_line(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: str
 ) -> None:
@@ -86,12 +86,19 @@ def test_what_is_wrong_is_said_in_one_line(
         images.mkdir()
     if wrong not in ("no folder", "no picture"):
         cv2.imwrite(str(images / "wall.png"), np.full((200, 200, 3), 90, np.uint8))
-    arguments += {"model": ["--model", str(tmp_path / "none")], "seed": ["--seed", "-1"]}.get(wrong, [])
+    arguments += ["--model", str(tmp_path / "none")] if wrong == "model" else []
     if wrong == "out":
         arguments[1] = str(tmp_path)
     assert label.main(arguments) == 1
     said = capsys.readouterr()
-    names = {"no folder": "holds images/", "model": "none", "out": "is a folder", "seed": "non-negative"}
+    names = {"no folder": "holds images/", "model": "none", "out": "is a folder"}
     assert len(said.err.splitlines()) == 1 and said.err.startswith("radan-label: ")
     assert names.get(wrong, str(images)) in said.err and said.out == ""
     assert not (tmp_path / "labels.npz").exists()
+
+
+@pytest.mark.parametrize("seed", ["-1", "half"])
+def test_a_seed_is_a_whole_number(tmp_path: Path, capsys: pytest.CaptureFixture[str], seed: str) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        label.main([str(tmp_path), str(tmp_path / "labels.npz"), "--seed", seed])
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f"argument --seed: {seed} is not a whole number from 0")

@@ -232,8 +232,8 @@ def test_samples_that_training_could_not_bear_are_refused(prepared):
     gap = samples.landmarks.copy()
     gap[1, 5] = np.nan
     for change, message in (
-        ({"landmarks": gap}, "landmarks is not finite"),
-        ({"landmark_weights": -samples.landmark_weights}, "landmark_weights has negative"),
+        ({"landmarks": gap}, "landmarks is not finite, of sample 1"),
+        ({"landmark_weights": -samples.landmark_weights}, "landmark_weights is negative, of sample 0"),
         ({"crops": samples.crops.astype(np.float32)}, "crops is float32"),
         ({"parameters": samples.parameters[:1]}, r"parameters is float32 \(1, 62\)"),
     ):

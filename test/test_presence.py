@@ -199,7 +199,7 @@ def sets(builtin: Model, astronaut: np.ndarray, tmp_path_factory: pytest.TempPat
         names,
     )
     assert all(abs(turn_of(row)) < 0.3 for row in samples.parameters)
-    write_samples(root / "samples", samples)
+    write_samples(root / "samples", samples, builtin.face_model)
     (root / "photographs" / "images").mkdir(parents=True)
     for name, image in zip(names, images, strict=True):
         cv2.imwrite(str(root / "photographs" / "images" / str(name)), image)

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import pickle
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -41,6 +42,7 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 
 from radan_ros.tools.train import main  # noqa: E402
 from radan_ros.training import loop  # noqa: E402
+from radan_ros.training.augmentation import AugmentationSettings  # noqa: E402
 from radan_ros.training.batches import open_batches  # noqa: E402
 from radan_ros.training.config import Config, Schedule, as_mapping, read_config  # noqa: E402
 from radan_ros.training.datasets import project_landmarks  # noqa: E402
@@ -82,8 +84,8 @@ def data(small_face: FaceModel, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """Folder with face_model.npz and the samples train/ and val/."""
     folder = tmp_path_factory.mktemp("training")
     write_face_model(folder / "face_model.npz", small_face)
-    write_samples(folder / "train", rendered(small_face, 24, 0))
-    write_samples(folder / "val", rendered(small_face, 9, 1))
+    write_samples(folder / "train", rendered(small_face, 24, 0), small_face)
+    write_samples(folder / "val", rendered(small_face, 9, 1), small_face)
     config = config_of(folder, settings(folder, folder, tile_swaps=False))
     whitening = loop.measure_whitening(open_batches(config, small_face), 100)
     np.savez(folder / "whitening.npz", mean=whitening.mean, std=whitening.std)
@@ -151,7 +153,7 @@ def test_overrides_go_into_sections_and_lists(data: Path, tmp_path: Path) -> Non
         "augmentation.noise_share=0", "max_steps=null", "epochs=2",
     )  # fmt: skip
     assert (config.optimiser.rate, config.train[0].share, config.network.width) == (1e-5, 3.0, 0.5)
-    assert config.augmentation == {"mirror_share": 0.0, "noise_share": 0}
+    assert config.augmentation == AugmentationSettings(mirror_share=0.0, noise_share=0.0)
     assert config.epochs == 2 and config.max_steps is None
 
 
@@ -173,7 +175,7 @@ def test_overrides_go_into_sections_and_lists(data: Path, tmp_path: Path) -> Non
         ("network=3", "network: 3 is not a list of key: value"),
         ("losses.wing=-1", "losses.wing: -1.0 is not 0 or more"),
         ("train=[]", "train: there is nothing"),
-        ("train.0.list=a", "train.0.exactly one of samples, list and synthetic"),
+        ("train.0.list=a", "train.0: exactly one of samples, list and synthetic"),
         ("train.4.share=1", "train is a list of 1"),
         ("train.0={list: a, crops: b}", "train.0.parameters: is missing beside list"),
         ("train.0.share=0", "train.0.share: 0.0 is not more than 0"),
@@ -291,7 +293,7 @@ def test_that_nothing_can_be_mirrored_is_said_once(
     config = config_of(tmp_path, settings(data, tmp_path), "augmentation.mirror_share=0.5")
     for process in (0, 1):
         open_batches(config, small_face, process, 2)
-    open_batches(replace(config, augmentation={"mirror_share": 0.0}), small_face)
+    open_batches(replace(config, augmentation=AugmentationSettings(mirror_share=0.0)), small_face)
     said = capsys.readouterr().err
     assert said.count("nothing is mirrored") == 1 and said.count("half_ellipsoid is not mirror symmetric") == 1
 
@@ -459,14 +461,48 @@ def test_a_training_that_diverges_ends_and_says_so(
     assert "diverged" in said[-1] and "optimiser.rate" in said[-1]
 
 
-def test_full_radan_trains_and_its_checkpoint_has_the_authors_names(data: Path, tmp_path: Path) -> None:
+def test_a_training_that_diverges_leaves_a_checkpoint_that_it_can_go_on_from(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Spoilt(loop.Training):
+        def _train_step(self, batch: Any, stop: bool) -> Any:
+            answer = super()._train_step(batch, stop)
+            if self.step == 2:  # a loss that is finite, of weights that are not any more
+                self.network.fc.weight.data[0] = math.nan
+            return answer
+
+    content = settings(data, tmp_path / "out", max_steps=3, validation={"interval": 1}, ema=0.0)
+    with pytest.raises(ValueError, match="step 3: a weight is not finite: the training diverged; .*last.pth is from"):
+        Spoilt(config_of(tmp_path, content), ALONE).run()
+    assert torch.load(tmp_path / "out" / "last.pth", weights_only=True)["training"]["step"] == 2
+    assert loop.train(config_of(tmp_path, content), resume=True)
+
+
+def test_a_training_of_which_no_step_counted_makes_no_model(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    never = loop.total_loss
+
+    def infinite(*arguments: Any, **options: Any) -> Any:
+        return {name: value * math.inf for name, value in never(*arguments, **options).items()}
+
+    monkeypatch.setattr(loop, "total_loss", infinite)
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(settings(data, tmp_path / "out")))
+    assert main([str(tmp_path / "c.yaml")]) == 1
+    assert "no step of 4 had a finite loss" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "out" / "model").exists() and not (tmp_path / "out" / "last.pth").exists()
+
+
+def test_full_radan_trains_and_its_checkpoint_has_the_authors_names(
+    small_face: FaceModel, data: Path, tmp_path: Path
+) -> None:
     content = settings(data, tmp_path / "out", network={"name": "radan"}, batch=2, max_steps=4, ema=0.0, seed=1)
     content["tile_swaps"] = False
     content["train"] = [{"samples": str(tmp_path / "two")}]
     content |= {"validation": {}, "losses": {}, "optimiser": {"kind": "sgd", "rate": 5e-4}, "threads": 2}
     content["schedule"] = {"kind": "steps"}
     content["augmentation"] = PLAIN
-    write_samples(tmp_path / "two", read_samples(data / "train").take(slice(0, 2)))
+    write_samples(tmp_path / "two", read_samples(data / "train").take(slice(0, 2)), small_face)
     losses = []
 
     class Watched(loop.Training):
@@ -525,10 +561,11 @@ def test_ctrl_c_saves_says_how_to_go_on_and_resume_goes_on(data: Path, tmp_path:
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=60)
     assert running.returncode == 130 and "Traceback" not in err, err
-    assert f"--resume --output {output}" in err.splitlines()[-1]
+    again = shlex.split(err.splitlines()[-1].partition("go on with: ")[2])
+    assert again == ["radan-train", "--resume", str(output / "config.yaml")]
     step = torch.load(output / "last.pth", weights_only=True)["training"]["step"]
     assert 10 <= step < 2000
-    assert main([str(tmp_path / "c.yaml"), "--resume", "--set", f"max_steps={step + 2}"]) == 0
+    assert main([*again[1:], "--set", f"max_steps={step + 2}"]) == 0
     assert torch.load(output / "last.pth", weights_only=True)["training"]["step"] == step + 2
 
 
@@ -592,8 +629,13 @@ def test_what_is_another_when_resuming_is_said_and_holds(
     first, norms = training.optimiser.param_groups
     assert (first["weight_decay"], norms["weight_decay"], first["betas"][0]) == (0.5, 0.0, 0.8)
     assert len(training.optimiser.state) == len(list(training.network.parameters()))
+    training.step = 2
+    training._write(loop.LAST)
+    with pytest.raises(ValueError, match=r"last.pth: is at step 2 already, and 1 are configured.*out/config.yaml"):
+        loop.Training(replace(changed, max_steps=1), ALONE, resume=True)
+    assert read_config(tmp_path / "out" / "config.yaml") == changed
     with pytest.raises(ValueError, match="last.pth: was trained with another optimiser.decay_norms"):
-        loop.Training(config_of(tmp_path, content, "optimiser.decay_norms=true"), ALONE, resume=True)
+        loop.Training(config_of(tmp_path, content, "max_steps=2", "optimiser.decay_norms=true"), ALONE, resume=True)
 
 
 def test_a_full_disk_is_said_in_one_line_and_costs_no_checkpoint(
@@ -611,10 +653,10 @@ def test_a_full_disk_is_said_in_one_line_and_costs_no_checkpoint(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     said = capsys.readouterr().err.strip().splitlines()
-    assert said[-1].startswith("radan-train: ") and "last.pth.part: cannot be written" in said[-1]
+    assert said[-1].startswith("radan-train: ") and "last.pth: cannot be written" in said[-1]
     assert len(said) == 2 and "goes on with another max_steps" in said[0]
     assert (tmp_path / "out" / "last.pth").read_bytes() == before
-    assert not (tmp_path / "out" / "last.pth.part").exists()
+    assert not list((tmp_path / "out").glob(".last*"))
 
 
 def test_a_worker_that_dies_ends_the_training_with_one_line(
@@ -635,12 +677,19 @@ def test_a_worker_that_dies_ends_the_training_with_one_line(
     assert len(said) == 1 and said[0].startswith("radan-train: workers: DataLoader worker") and "fewer" in said[0]
 
 
-@pytest.mark.parametrize("damage", ["another size", "cut off", "labels cut off", "not pixels", "a point", "nothing"])
+DAMAGES = (
+    "another size", "cut off", "labels cut off", "not pixels", "a point", "nothing", "not finite", "no landmarks",
+    "another face",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_samples_are_named_in_one_line(
-    damage: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    damage: str, small_face: FaceModel, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad, good = tmp_path / "bad", read_samples(data / "train")
-    write_samples(bad, good.take(slice(0, 0)) if damage == "nothing" else good)
+    made_for = replace(small_face, mean=2 * small_face.mean) if damage == "another face" else small_face
+    write_samples(bad, good.take(slice(0, 0)) if damage == "nothing" else good, made_for)
     if damage == "another size":
         np.save(bad / "crops.npy", good.crops[:, :160, :160])
     elif damage == "cut off":
@@ -650,13 +699,25 @@ def test_damaged_samples_are_named_in_one_line(
     elif damage == "not pixels":
         np.save(bad / "crops.npy", good.crops / np.float32(255))
     elif damage == "a point":
-        write_samples(bad, replace(good, landmarks=good.landmarks * (np.arange(24) != 7)[:, None, None]))
+        flat = replace(good, landmarks=good.landmarks * (np.arange(24) != 7)[:, None, None])
+        write_samples(bad, flat, small_face)
+    elif damage in ("not finite", "no landmarks"):
+        with np.load(bad / "labels.npz") as file:
+            labels = dict(file)
+        labels["landmarks"][5, 3] = np.nan
+        np.savez(
+            bad / "labels.npz",
+            **{name: a for name, a in labels.items() if damage == "not finite" or name != "landmarks"},
+        )
     for entry in ("train.0.samples", "validation.sets.val"):
         (tmp_path / "c.yaml").write_text(yaml.safe_dump(settings(data, tmp_path / "out")))
         assert main([str(tmp_path / "c.yaml"), "--set", f"{entry}={bad}"]) == 1
         said = capsys.readouterr().err.strip().splitlines()
         assert len(said) == 1 and said[0].startswith(f"radan-train: {bad}"), said
     assert damage != "a point" or "face 7" in said[0]
+    assert damage != "not finite" or "landmarks is not finite, of sample 5" in said[0]
+    assert damage != "no landmarks" or said[0].endswith("labels.npz: has no landmarks")
+    assert damage != "another face" or "prepared for another face model than" in said[0]
     assert damage != "nothing" or "no samples in it" in said[0]
     if damage.endswith("cut off"):
         name = "labels.npz" if damage.startswith("labels") else "crops.npy"
@@ -672,8 +733,14 @@ def test_damaged_samples_are_named_in_one_line(
         (["face_model=/nowhere.pkl"], "/nowhere.pkl: no such face model"),
         (["face_model=/dev/null"], "/dev/null: no such face model"),
         (["validation.sets={val: /nowhere}"], "/nowhere/crops.npy is missing"),
-        (["augmentation={nosie_share: 1}"], "nosie_share"),
-        (["augmentation={noise_share: 2}"], "noise_share is 2"),
+        (["augmentation={nosie_share: 1}"], "c.yaml: augmentation.nosie_share: unknown; known here: jitter_boxes"),
+        (["train.0={synthetic: {yaww: 1}}", "epoch_crops=60"], "c.yaml: train.0.synthetic.yaww: unknown"),
+        (["train.0={}"], "c.yaml: train.0: exactly one of samples, list and synthetic is needed"),
+        (["network={name: radan, width: 0.5}"], "c.yaml: network: radan has no width multiplier"),
+        (["output="], "c.yaml: output:"),
+        (["output=' '"], "output: is empty"),
+        (["="], "--set =: is not key=value"),
+        (["augmentation={noise_share: 2}"], "augmentation.noise_share: 2.0 is not a number from 0 to 1"),
         (["train.0={list: /nowhere, parameters: a, crops: b}"], "/nowhere"),
         (["init=/nowhere.pth"], "/nowhere.pth"),
         (["batch=100"], "batch: 100"),
@@ -693,22 +760,41 @@ def test_what_is_wrong_is_said_in_one_line(
     assert len(said) == 1 and said[0].startswith("radan-train: ") and message in said[0]
 
 
+def threeddfa(data: Path, folder: Path, count: int) -> dict[str, str]:
+    """3DDFA's training format with so many pictures listed; their folder is empty."""
+    (folder / "list.txt").write_text("".join(f"a/{i}.jpg\n" for i in range(count)))
+    with (folder / "parameters.pkl").open("wb") as file:
+        pickle.dump(read_samples(data / "train").parameters[:count], file)
+    (folder / "crops" / "a").mkdir(parents=True)
+    source = {"list": "list.txt", "parameters": "parameters.pkl", "crops": "crops"}
+    return {key: str(folder / name) for key, name in source.items()}
+
+
 def test_a_picture_that_a_worker_cannot_read_is_named_in_one_line(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    names = [f"{i}.jpg" for i in range(8)]
-    (tmp_path / "list.txt").write_text("\n".join(names))
-    with (tmp_path / "parameters.pkl").open("wb") as file:
-        pickle.dump(read_samples(data / "train").parameters[:8], file)
-    source = {"list": "list.txt", "parameters": "parameters.pkl", "crops": "crops"}
-    source = {key: str(tmp_path / name) for key, name in source.items()}
-    (tmp_path / "crops").mkdir()
+    source = threeddfa(data, tmp_path, 8)
+    for i in range(8):
+        (tmp_path / "crops" / "a" / f"{i}.jpg").touch()
     content = settings(data, tmp_path / "out", train=[source], workers=1)
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(content))
     assert main([str(tmp_path / "c.yaml")]) == 1
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1 and said[0].startswith(f"radan-train: {tmp_path / 'crops'}/") and "cannot be read" in said[0]
     assert not multiprocessing.active_children()  # ended at once, not when somebody collects the garbage
+
+
+@pytest.mark.parametrize("count", [0, 8])
+def test_a_list_without_its_pictures_is_refused_before_the_training(
+    count: int, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = threeddfa(data, tmp_path, count)
+    for i in range(count - 2):
+        (tmp_path / "crops" / "a" / f"{i}.jpg").touch()
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(settings(data, tmp_path / "out", train=[source])))
+    assert main([str(tmp_path / "c.yaml")]) == 1
+    wrong = f"2 of 8 pictures are not in {tmp_path / 'crops'}: a/6.jpg" if count else "lists no pictures"
+    assert capsys.readouterr().err == f"radan-train: {tmp_path / 'list.txt'}: {wrong}\n"
 
 
 def test_an_earlier_training_is_not_written_over_and_another_is_not_resumed(

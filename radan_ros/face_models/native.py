@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from radan_ros.face_models.face_model import FaceModel
+from radan_ros.files import whole_file
 
 FORMAT = 2
 _ARRAYS = {
@@ -59,7 +60,7 @@ def write_face_model(path: str | Path, model: FaceModel, *, step: float | None =
             if np.abs(multiples).max(initial=0) > 32767:
                 raise ValueError(f"{path}: {name} does not fit into 16 bits in steps of {step}")
             arrays[name], arrays[f"{name}_step"] = multiples.astype("<i2"), np.float64(step)
-    with zipfile.ZipFile(path, "w") as archive:
+    with whole_file(Path(path)) as part, zipfile.ZipFile(part, "w") as archive:
         for name, array in arrays.items():
             # numpy.savez stamps its members with the time of day.
             member = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))

@@ -27,7 +27,7 @@ from radan_ros.networks import load_checkpoint, network_state
 from radan_ros.networks.runtime import GRAPH_SUFFIXES
 from radan_ros.pictures import write_picture
 from radan_ros.pipeline import cameras_in_crop
-from radan_ros.tools.numbers import positive_integer
+from radan_ros.tools.numbers import positive_integer, whole
 from radan_ros.tools.progress import progress_bar
 from radan_ros.tools.stills import ERRORS
 from radan_ros.training import evaluation
@@ -315,7 +315,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--photographs-only", action="store_true", help="no turned faces")
     parser.add_argument("--out", type=Path, default=Path("out/evaluate"), help="folder for the results (out/evaluate)")
     parser.add_argument("--draws", type=positive_integer, default=5, help="boxes for each face (5)")
-    parser.add_argument("--seed", type=int, default=0, help="of the boxes (0)")
+    parser.add_argument("--seed", type=whole, default=0, help="of the boxes (0)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:<i> (cpu)")
     parser.add_argument("--threads", type=positive_integer, default=2, help="of the network on the CPU (2)")
     return parser

@@ -11,8 +11,10 @@ import numpy as np
 from tqdm import tqdm
 
 from radan_ros import Pipeline, open_detector, open_model
+from radan_ros.files import whole_file
 from radan_ros.pictures import read_picture
 from radan_ros.tools.numbers import number as number_of
+from radan_ros.tools.numbers import whole
 from radan_ros.tools.progress import progress_bar
 from radan_ros.training.labelling import label_picture
 
@@ -60,7 +62,7 @@ def _label(options: argparse.Namespace) -> None:
         raise ValueError(f"{folder}: no face was found in any of {len(paths)} pictures{left_out}")
     # How far the crops of one model disagree says which pictures it is sure of, and nothing beside another model's.
     kept = np.sort(np.argsort(spreads, kind="stable")[: max(1, round(options.keep * len(spreads)))])
-    with open(options.out, "wb") as file:
+    with whole_file(options.out) as part, part.open("wb") as file:  # np.savez would give it another ending
         np.savez(file, names=np.array(names)[kept], landmarks=np.stack(landmarks)[kept])
     print(
         f"{options.out}: {len(kept)} of {len(paths)} pictures; a face was found in {len(names)}, the crops disagree "
@@ -78,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("out", type=Path, help="labels to write (.npz); for radan-prepare --labels")
     parser.add_argument("--model", help="model folder; without it the built-in model")
     parser.add_argument("--keep", type=_share, default=0.9, help="share of the pictures to keep, the surest (0.9)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=whole, default=0)
     return parser
 
 

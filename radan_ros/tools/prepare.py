@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from radan_ros.errors import line
 from radan_ros.model import open_face_model, read_whitening
 from radan_ros.pipeline import cameras_in_crop
 from radan_ros.pose import decompose_camera, euler_from_rotation, head_rotation
 from radan_ros.tools.numbers import positive_integer, whole
+from radan_ros.tools.signals import Signals
 from radan_ros.training.preparation import label_pictures, prepare_samples, read_labelled_pictures
 from radan_ros.training.samples import Samples, write_samples
 
@@ -24,33 +26,37 @@ _YAWS = (("0-30", 0, 30), ("30-60", 30, 60), ("60 and more", 60, 181))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; returns the exit status: 0, 1 with one line on standard error, 130 after Ctrl-C."""
+    """Run the program; returns the exit status: 0, 1 with one line on standard error, 130 or 143 after a signal."""
     options = _parser().parse_args(arguments)
+    signals = Signals()
     try:
-        if str(options.data) == SYNTHETIC:
-            return _synthetic(options)
-        pictures = read_labelled_pictures(options.data, options.split, options.labels)
-        deviations = read_whitening(options.whitening).std[12:] if options.whitening else None
-        face_model = open_face_model(options.face_model)
-        options.out.mkdir(parents=True, exist_ok=True)  # what cannot be written is said before the work, not after
-        labels = label_pictures(pictures, face_model, deviations=deviations, levelled=0 if options.as_marked else 1)
-        _print_fits(labels.errors, labels.landmark_weights.max(axis=1), labels.parameter_weights)
-        samples = prepare_samples(
-            pictures,
-            labels,
-            face_model,
-            copies=options.copies,
-            plain=not options.profiled_only,
-            seed=options.seed,
-            workers=options.workers,
-            progress=sys.stderr.isatty(),
-        )
-        write_samples(options.out, samples)
+        with signals:
+            return _synthetic(options) if str(options.data) == SYNTHETIC else _prepare(options)
     except KeyboardInterrupt:
-        return 130
+        return signals.status
     except (OSError, ValueError, ImportError, BrokenExecutor) as error:
-        print(f"radan-prepare: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"radan-prepare: {line(error)}", file=sys.stderr)
         return 1
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    pictures = read_labelled_pictures(options.data, options.split, options.labels)
+    deviations = read_whitening(options.whitening).std[12:] if options.whitening else None
+    face_model = open_face_model(options.face_model)
+    options.out.mkdir(parents=True, exist_ok=True)  # what cannot be written is said before the work, not after
+    labels = label_pictures(pictures, face_model, deviations=deviations, levelled=0 if options.as_marked else 1)
+    _print_fits(labels.errors, labels.landmark_weights.max(axis=1), labels.parameter_weights)
+    samples = prepare_samples(
+        pictures,
+        labels,
+        face_model,
+        copies=options.copies,
+        plain=not options.profiled_only,
+        seed=options.seed,
+        workers=options.workers,
+        progress=sys.stderr.isatty(),
+    )
+    write_samples(options.out, samples, face_model)
     _print_samples(options.out, samples)
     return 0
 
@@ -59,10 +65,11 @@ def _synthetic(options: argparse.Namespace) -> int:
     from radan_ros.training.synthetic import SyntheticFaces, SyntheticSettings
 
     settings = SyntheticSettings(shape_spread=options.shape_spread)
-    faces = SyntheticFaces(open_face_model(options.face_model), settings)
+    face_model = open_face_model(options.face_model)
+    faces = SyntheticFaces(face_model, settings)
     options.out.mkdir(parents=True, exist_ok=True)
     samples = faces.samples(options.count, options.seed, options.workers, progress=sys.stderr.isatty())
-    write_samples(options.out, samples)
+    write_samples(options.out, samples, face_model)
     _print_samples(options.out, samples)
     return 0
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from radan_ros.tools.numbers import positive_integer
+from radan_ros.tools.numbers import positive_integer, whole
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         "--unseen", type=Path, nargs="*", default=[], metavar="FOLDER", help="more samples for the figures alone"
     )
     parser.add_argument("--count", type=positive_integer, default=500, help="photographs of each folder (500)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=whole, default=0)
     parser.add_argument("--threads", type=positive_integer, help="of the network")
     return parser
 

@@ -9,29 +9,38 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from radan_ros.errors import line
+from radan_ros.tools.signals import Signals
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; returns the exit status: 0, 1 with one line on standard error, 130 after Ctrl-C."""
+    """Run the program; returns the exit status: 0, 1 with one line on standard error, 130 or 143 after a signal."""
     options = _parser().parse_args(arguments)
-    overrides = [*options.set, *([f"output={json.dumps(options.output)}"] if options.output is not None else [])]
+    signals = Signals()  # until the steps begin, which have handlers of their own
     try:
-        from radan_ros.training.config import read_config
-        from radan_ros.training.loop import export_model, train
-
-        config = read_config(options.config, overrides)
-        if not train(config, resume=options.resume):
-            return 130
-        if int(os.environ.get("RANK", 0)) == 0:
-            folder = export_model(config.output, Path(config.output) / "model")
-            print(f"{folder}: the trained model")
+        with signals:
+            return _train(options)
     except KeyboardInterrupt:
-        return 130
+        return signals.status
     except ImportError as error:
         print(f"radan-train: {error} (training needs torch: pip install 'radan_ros[train]')", file=sys.stderr)
         return 1
     except (OSError, ValueError) as error:
-        print(f"radan-train: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"radan-train: {line(error)}", file=sys.stderr)
         return 1
+
+
+def _train(options: argparse.Namespace) -> int:
+    from radan_ros.training.config import read_config
+    from radan_ros.training.loop import export_model, train
+
+    overrides = [*options.set, *([f"output={json.dumps(options.output)}"] if options.output is not None else [])]
+    config = read_config(options.config, overrides)
+    if not train(config, resume=options.resume):
+        return 130
+    if int(os.environ.get("RANK", 0)) == 0:
+        folder = export_model(config.output, Path(config.output) / "model")
+        print(f"{folder}: the trained model")
     return 0
 
 

@@ -173,14 +173,14 @@ class AugmentationSettings:
             value = getattr(self, field.name)
             if isinstance(field.default, bool):
                 if not isinstance(value, bool):
-                    raise ValueError(f"augmentation: {field.name} is {value!r}, not true or false")
+                    raise ValueError(f"{field.name}: {value!r} is not true or false")
                 continue
             low, high = ranges.get(field.name, (0, 1))
             whole = isinstance(field.default, int)
             number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
             if not number or not low <= value <= high:
                 kind = "a whole number" if whole else "a number"
-                raise ValueError(f"augmentation: {field.name} is {value!r}, not {kind} from {low} to {high}")
+                raise ValueError(f"{field.name}: {value!r} is not {kind} from {low} to {high}")
 
 
 class Augmented(NamedTuple):

@@ -9,7 +9,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
@@ -24,11 +24,12 @@ from tqdm import tqdm
 from radan_ros.face_models import FaceModel
 from radan_ros.face_models.mirror import mirror_coefficients
 from radan_ros.model import read_whitening
-from radan_ros.training.augmentation import AugmentationSettings, swap_tiles
+from radan_ros.training.augmentation import swap_tiles
 from radan_ros.training.config import Config, Source
 from radan_ros.training.datasets import Batch, MixedSet, SampleSet, SyntheticSet, ThreeDDFASet, TrainingSet
 from radan_ros.training.evaluation import face_sizes
 from radan_ros.training.samples import Samples, read_samples
+from radan_ros.training.synthetic import SyntheticFaces
 
 
 class Batches:
@@ -80,10 +81,7 @@ def open_batches(config: Config, face_model: FaceModel, process: int = 0, proces
     ValueError, OSError
         Say which file, setting or key is missing or wrong.
     """
-    try:
-        settings = AugmentationSettings(**config.augmentation)
-    except TypeError as error:  # an unknown setting
-        raise ValueError(f"augmentation: {error}") from None
+    settings = config.augmentation
     mirror: NDArray[np.floating] | None = None
     if settings.mirror_share:
         try:
@@ -109,21 +107,21 @@ def open_batches(config: Config, face_model: FaceModel, process: int = 0, proces
         if source.synthetic is None:
             parts.append((labelled[i], source.share))
         else:
-            renderer = _renderer(source.synthetic, face_model)
+            renderer = SyntheticFaces(face_model, source.synthetic)
             length = max(round(size * source.share / total), 1)
             parts.append((SyntheticSet(renderer, length, **options[i]), source.share))
     return Batches(MixedSet(parts, size, config.seed), config.batch, config.tile_swaps, process, processes)
 
 
-def open_samples(folder: str) -> Samples:
-    """Read samples as `read_samples`, and make sure that there are some and that each shows a face.
+def open_samples(folder: str, face_model: FaceModel) -> Samples:
+    """Read samples of a face model as `read_samples`, and make sure that there are some and that each shows a face.
 
     Raises
     ------
     ValueError
         Names the folder and what is wrong.
     """
-    samples = read_samples(folder)
+    samples = read_samples(folder, face_model)
     if not len(samples):
         raise ValueError(f"{folder}: no samples in it")
     flat = samples.names[face_sizes(samples.landmarks) == 0]
@@ -134,21 +132,11 @@ def open_samples(folder: str) -> Samples:
 
 def _labelled(source: Source, face_model: FaceModel, options: dict[str, Any]) -> SampleSet | ThreeDDFASet:
     if source.samples is not None:
-        return SampleSet(open_samples(source.samples), **options)
+        return SampleSet(open_samples(source.samples, face_model), **options)
     whitening = None if source.whitening is None else read_whitening(source.whitening)
     return ThreeDDFASet(
         str(source.list), str(source.parameters), str(source.crops), face_model, whitening=whitening, **options
     )
-
-
-def _renderer(settings: Mapping[str, Any], face_model: FaceModel) -> Any:
-    from radan_ros.training.synthetic import SyntheticFaces, SyntheticSettings
-
-    try:
-        chosen = SyntheticSettings(**settings)
-    except TypeError as error:  # an unknown setting, or text for a number
-        raise ValueError(f"synthetic: {error}") from None
-    return SyntheticFaces(face_model, chosen)
 
 
 def loader(batches: Batches, first: int, end: int, workers: int, pin: bool = False) -> Iterator[dict[str, Tensor]]:
@@ -185,4 +173,5 @@ def loader(batches: Batches, first: int, end: int, workers: int, pin: bool = Fal
 def _start_worker(_: int) -> None:
     # Ctrl-C reaches the whole group of processes; the training finishes its step and ends its workers itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a copy of the training's handler would not end it
     cv2.setNumThreads(0)  # the workers are the threads

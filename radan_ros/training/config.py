@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,9 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from radan_ros.networks import NetworkSpec
+from radan_ros.training.augmentation import AugmentationSettings
 from radan_ros.training.losses import LossMix
+from radan_ros.training.synthetic import SyntheticSettings
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,8 @@ class Source:
     parameters, crops : str, optional
     whitening : str, optional
         Where that pickle holds whitened parameters: mean and standard deviation to undo it.
-    synthetic : mapping, optional
-        Settings of `synthetic.SyntheticSettings`: rendered as they are needed. Empty for the defaults.
+    synthetic : SyntheticSettings, optional
+        Rendered as they are needed. Empty for the defaults.
     share : float
         Of the batch, relative to the other sources.
     """
@@ -42,7 +45,7 @@ class Source:
     parameters: str | None = None
     crops: str | None = None
     whitening: str | None = None
-    synthetic: Mapping[str, Any] | None = None
+    synthetic: SyntheticSettings | None = None
     share: float = 1.0
 
     def __post_init__(self) -> None:
@@ -168,8 +171,7 @@ class Config:
     face_model : str
         'builtin', a face model of our format (``.npz``), 3DDFA's folder, or 3DDFA_V2's ``.pkl``.
     validation : Validation
-    augmentation : mapping
-        Settings of `augmentation.AugmentationSettings`.
+    augmentation : AugmentationSettings
     losses : LossMix
     optimiser : Optimiser
     schedule : Schedule
@@ -210,7 +212,7 @@ class Config:
     name: str | None = None
     face_model: str = "builtin"
     validation: Validation = field(default_factory=Validation)
-    augmentation: Mapping[str, Any] = field(default_factory=dict)
+    augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
     losses: LossMix = field(default_factory=LossMix)
     optimiser: Optimiser = field(default_factory=Optimiser)
     schedule: Schedule = field(default_factory=Schedule)
@@ -232,6 +234,8 @@ class Config:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not self.output.strip():
+            raise ValueError("output: is empty; name a folder")
         if not self.train:
             raise ValueError("train: there is nothing to train on")
         if (self.epochs is None) == (self.max_steps is None):
@@ -283,7 +287,7 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     for override in overrides:
         key, equals, text = override.partition("=")
         try:
-            if not equals:
+            if not (equals and key.strip()):
                 raise ValueError("is not key=value")
             _put(content, key.strip().split("."), yaml.safe_load(text))
         except (yaml.YAMLError, ValueError) as error:
@@ -344,7 +348,8 @@ def _build(kind: type[Any], content: Any, where: str) -> Any:
     try:
         return kind(**values)
     except ValueError as error:
-        raise ValueError(f"{where}{error}") from None
+        names_key = re.match(r"[\w.]+: ", str(error)) or not where
+        raise ValueError(f"{where}{error}" if names_key else f"{where.rstrip('.')}: {error}") from None
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:

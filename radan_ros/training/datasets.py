@@ -6,6 +6,7 @@ over processes or threads, without a change.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -216,6 +217,8 @@ class ThreeDDFASet(_AugmentedSet):
         except (OSError, UnicodeDecodeError) as e:
             raise ValueError(f"{list_file}: cannot be read: {e}") from None
         names = [line.strip() for line in lines if line.strip()]
+        if not names:
+            raise ValueError(f"{list_file}: lists no pictures")
         try:
             values = load_arrays(parameter_pickle)
         except OSError as e:
@@ -228,6 +231,10 @@ class ThreeDDFASet(_AugmentedSet):
             )
         if not Path(image_root).is_dir():
             raise ValueError(f"{image_root}: is no folder of pictures")
+        missing = _missing(Path(image_root), names)
+        if missing:
+            found = f"{len(missing)} of {len(names)} pictures are not in {image_root}"
+            raise ValueError(f"{list_file}: {found}: {missing[0]}")
         parameters = np.ascontiguousarray(values, np.float32)
         self.parameters = parameters if whitening is None else whitening.undo(parameters)
         self.image_root = Path(image_root)
@@ -254,6 +261,22 @@ class ThreeDDFASet(_AugmentedSet):
             raise ValueError(f"{path}: {found}; a picture of {CROP_SIZE} x {CROP_SIZE} is needed")
         # These crops come without surroundings: mirrored at the edges there are no lines to learn from.
         return np.asarray(cv2.copyMakeBorder(crop, MARGIN, MARGIN, MARGIN, MARGIN, cv2.BORDER_REFLECT_101), np.uint8)
+
+
+def _missing(root: Path, names: Sequence[str]) -> list[str]:
+    """Names of no file below a folder. Every folder is read once: it may hold hundreds of thousands, on a network."""
+    folders: dict[str, frozenset[str]] = {}
+    missing = []
+    for name in names:
+        folder, file = os.path.split(name)
+        if folder not in folders:
+            try:
+                folders[folder] = frozenset(os.listdir(root / folder))
+            except OSError:
+                folders[folder] = frozenset()
+        if file not in folders[folder]:
+            missing.append(name)
+    return missing
 
 
 class FaceRenderer(Protocol):

@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import csv
+import errno
 import math
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -30,6 +32,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from radan_ros.face_models import FaceModel, write_face_model
+from radan_ros.files import whole_file, write_atomically
 from radan_ros.model import Whitening, open_face_model, read_whitening
 from radan_ros.networks import export_network, load_checkpoint, network_state, torch_module
 from radan_ros.networks.runtime import MEAN, SCALE
@@ -44,6 +47,7 @@ from radan_ros.training.pictures import prediction_grid
 from radan_ros.training.samples import Samples
 
 LOG_EVERY = 20  # steps
+TELL_EVERY = 60.0  # seconds, where there is no terminal for a progress bar
 BAD_STEPS = 10  # in a row, of a loss or gradient that is not finite, and the training stops
 WHITENING_CROPS = 2048  # about so many, as they are trained on, for mean and standard deviation
 LAST, BEST, WHITENING, CONFIG, METRICS = "last.pth", "best.pth", "whitening.npz", "config.yaml", "metrics.csv"
@@ -117,16 +121,19 @@ class Training:
         if sys.stderr.isatty():  # elsewhere a mistake in the configuration stays one line
             self._say("reading data ...")
         face_model = open_face_model(config.face_model)
+        if face_model.modes != 50:
+            modes = face_model.modes
+            raise ValueError(f"face_model: {config.face_model} has {modes} modes; networks are trained for 50")
         self.face_model = face_model
         self.batches = open_batches(config, face_model, process.number, process.count)
-        self.sets = {name: open_samples(folder) for name, folder in config.validation.sets.items()}
+        self.sets = {name: open_samples(folder, face_model) for name, folder in config.validation.sets.items()}
         self.steps = config.max_steps or (config.epochs or 0) * self.batches.steps_per_epoch
         saved = self._saved(resume)
         if process.first:
             self._write_config(resume)  # before the work, so that a folder that cannot be written to is no surprise
+        self.network = self._network(saved)
         self.whitening = self._whitening(resume)
         self.geometry = Geometry(face_model, self.whitening).to(process.device)
-        self.network = self._network(saved)
         self.averaged = copy.deepcopy(self.network).requires_grad_(False).eval() if config.ema else None
         self.model: nn.Module = self.network
         if process.count > 1:
@@ -160,7 +167,7 @@ class Training:
     def _steps(self, interrupt: _Interrupt, log: _Log, bar: Any, started: float) -> bool:
         config = self.config
         batches = loader(self.batches, self.step, self.steps, config.workers, pin=self.process.device.type == "cuda")
-        meter = _Meter()
+        meter, told = _Meter(), started
         while self.step < self.steps:
             waiting = time.monotonic()
             batch = next(batches)
@@ -174,11 +181,16 @@ class Training:
             if self.step % LOG_EVERY == 0:
                 means = meter.means()
                 log.scalars("train", means, self.step)
-                bar.set_postfix_str(f"loss {means['loss']:.3f}, {means['crops_per_second']:.0f} crops/s")
+                how = f"loss {means['loss']:.3f}, {means['crops_per_second']:.0f} crops/s"
+                bar.set_postfix_str(how)
+                if bar.disable and time.monotonic() - told > TELL_EVERY:
+                    self._say(f"step {self.step} of {self.steps}: {how}")
+                    told = time.monotonic()
             due = self.step % config.validation.interval == 0 or self.step == self.steps
             if stop or due:
                 if self.step % LOG_EVERY and meter.steps:
                     log.scalars("train", meter.means(), self.step)
+                self._check_weights()
                 if due:  # also when it is to stop: nobody would make up for it
                     self._validate(log, bar)
                 if self.process.first:
@@ -187,7 +199,8 @@ class Training:
                 meter.restart()
             if stop and self.step < self.steps:
                 why = "interrupted" if interrupt.seen else "time is up"
-                self._say(f"{why} after step {self.step} of {self.steps}; go on with: --resume --output {self.folder}")
+                again = shlex.join(["radan-train", "--resume", str(self.folder / CONFIG)])
+                self._say(f"{why} after step {self.step} of {self.steps}; go on with: {again}")
                 return False
         return True
 
@@ -231,13 +244,25 @@ class Training:
             return
         diverged = not bool(prediction.isfinite().all())
         if diverged or self.bad >= BAD_STEPS:
-            what = "the network's answer" if diverged else f"the loss or its gradient, {BAD_STEPS} times in a row,"
-            saved = f"; {self.folder / LAST} is from before" if (self.folder / LAST).is_file() else ""
-            raise ValueError(
-                f"step {self.step}: {what} is not finite: the training diverged; lower optimiser.rate or set "
-                f"optimiser.clip{saved}"
+            raise self._diverged(
+                "the network's answer" if diverged else f"the loss or its gradient, {BAD_STEPS} times in a row,"
             )
         self._say(f"step {self.step} is left out: its loss or gradient is not finite")
+
+    def _check_weights(self) -> None:
+        """Before anything is written: a checkpoint that cannot be gone on from would take the place of one that can."""
+        for network in (self.network, self.averaged):
+            if network is not None and not all(bool(t.isfinite().all()) for t in network.state_dict().values()):
+                raise self._diverged("a weight")
+        if self.bad == self.step == self.steps:
+            raise ValueError(f"no step of {self.steps} had a finite loss and gradient: nothing was learned")
+
+    def _diverged(self, what: str) -> ValueError:
+        saved = f"; {self.folder / LAST} is from before" if (self.folder / LAST).is_file() else ""
+        return ValueError(
+            f"step {self.step}: {what} is not finite: the training diverged; lower optimiser.rate or set "
+            f"optimiser.clip{saved}"
+        )
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -263,7 +288,10 @@ class Training:
         for name, samples in self.sets.items():
             seen = seen_by_detector(samples)
             parameters = predict(network, seen.crops, self.whitening, self.process.device)
-            figures = measure(parameters, seen, self.face_model)
+            with np.errstate(all="ignore"):  # of a training that diverges
+                figures = measure(parameters, seen, self.face_model)
+            if not math.isfinite(figures["mean"]):
+                raise self._diverged(f"the error on {name}")
             log.scalars(name, figures, self.step)
             errors.append(figures["mean"])
             text = ", ".join(f"{key} {value:.2f}" for key, value in figures.items())
@@ -289,15 +317,19 @@ class Training:
             raise ValueError(f"{path} is missing: there is nothing to resume")
         try:
             saved = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises many kinds on a damaged file
-            why = str(error).partition("\n")[0] or type(error).__name__
-            raise ValueError(f"{path}: not a checkpoint of a training: {why}") from None
+        except Exception:  # torch raises many kinds on a damaged file, with advice that is not for it
+            raise ValueError(f"{path}: not a checkpoint of a training, or damaged") from None
         wanted = self._identity()
         if not isinstance(saved, dict) or not isinstance(saved.get("training"), dict):
             raise ValueError(f"{path}: a checkpoint, but without the state of a training")
         for key, value in wanted.items():
             if saved["training"].get(key) != value:
                 raise ValueError(f"{path}: was trained with {key} {saved['training'].get(key)}, not {value}")
+        if saved["training"]["step"] > self.steps:
+            raise ValueError(
+                f"{path}: is at step {saved['training']['step']} already, and {self.steps} are configured; what it was "
+                f"trained with is in {self.folder / CONFIG}"
+            )
         groups = saved["training"]["optimiser_state"]["param_groups"]
         if (len(groups) == 1) != self.config.optimiser.decay_norms:
             raise ValueError(f"{path}: was trained with another optimiser.decay_norms")
@@ -352,7 +384,7 @@ class Training:
             if other:
                 self._say(f"{self.folder}: goes on with another {', '.join(other)} than before")
         self.folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(yaml.safe_dump(now, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        write_atomically(path, yaml.safe_dump(now, sort_keys=False, allow_unicode=True).encode())
 
     def _whitening(self, resume: bool) -> Whitening:
         """The whitening of this training, written by its first process where it is not there yet."""
@@ -369,7 +401,8 @@ class Training:
                     self._say(f"{beside} is missing: the whitening is that of the training data, not that of init")
                 self._say("measuring the whitening ...")
                 whitening = measure_whitening(self.batches, self.steps, config.workers)
-            np.savez(path, mean=whitening.mean, std=whitening.std)
+            with whole_file(path) as part:
+                np.savez(part, mean=whitening.mean, std=whitening.std)
         _barrier(self.process)
         return read_whitening(path)
 
@@ -400,13 +433,11 @@ def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def save_whole(content: dict[str, Any], path: Path) -> None:
     """As `torch.save`, but the file appears whole or, with an OSError, not at all."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        torch.save(content, part)
-    except RuntimeError as error:  # torch's own for a full disk
-        part.unlink(missing_ok=True)
-        raise OSError(f"{part}: cannot be written: {str(error).partition(chr(10))[0]}") from None
-    os.replace(part, path)
+    with whole_file(path) as part:
+        try:
+            torch.save(content, part)
+        except RuntimeError as error:  # torch's own for a full disk
+            raise OSError(errno.EIO, f"cannot be written: {str(error).partition(chr(10))[0]}") from None
 
 
 def _seed(*numbers: int) -> int:
@@ -486,7 +517,7 @@ def export_model(run: str | Path, folder: str | Path, *, graph: bool = False) ->
         "whitening": WHITENING,
         "face_model": "face_model.npz",
     }
-    (folder / "model.yaml").write_text(yaml.safe_dump(lines, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_atomically(folder / "model.yaml", yaml.safe_dump(lines, sort_keys=False, allow_unicode=True).encode())
     return folder
 
 

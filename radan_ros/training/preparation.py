@@ -21,6 +21,7 @@ each with what the label differed from the fit before, turned along.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -40,6 +41,7 @@ from radan_ros.pose import decompose_camera, euler_from_rotation, head_rotation,
 from radan_ros.training.evaluation import face_sizes
 from radan_ros.training.profiling import TurnableFace, extended
 from radan_ros.training.samples import MARGIN, WIDE_SIZE, Samples
+from radan_ros.workers import deaf_to_ctrl_c, end_with_parent
 
 FITS_WELL, FITS_NOT = 0.025, 0.045  # mean residual of eyes, brows, nose, mouth over the face's size: weight 1; weight 0
 SURE, UNSURE = 0.006, 0.012  # the teacher's spread: weight 1; weight 0
@@ -441,9 +443,11 @@ def _mapped(face_model: FaceModel, tasks: list[_Task], workers: int) -> Iterator
         yield (_work(task, face_model) for task in tasks)
         return
     context = multiprocessing.get_context("spawn")  # OpenCV's and Numba's threads do not survive a fork
-    pool = ProcessPoolExecutor(workers, context, _start, (face_model,))
+    pool = ProcessPoolExecutor(workers, context, _start, (os.getpid(), face_model))
     try:
-        yield pool.map(_work, tasks, chunksize=4)
+        with deaf_to_ctrl_c():
+            made = pool.map(_work, tasks, chunksize=4)
+        yield made
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -462,10 +466,11 @@ def read_photograph(path: Path) -> NDArray[np.uint8]:
 _worker_model: FaceModel | None = None
 
 
-def _start(face_model: FaceModel) -> None:
+def _start(parent: int, face_model: FaceModel) -> None:
     import cv2
 
     global _worker_model
+    end_with_parent(parent)
     _worker_model = face_model
     cv2.setNumThreads(1)
 

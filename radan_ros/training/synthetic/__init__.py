@@ -30,6 +30,7 @@ from radan_ros.pipeline import CROP_FROM_NETWORK, cameras_in_crop, transform
 from radan_ros.pose import HEAD_IN_MODEL, decompose_camera, euler_from_rotation, head_rotation, rotation_from_euler
 from radan_ros.rendering import render
 from radan_ros.training.samples import MARGIN, WIDE_SIZE, Samples
+from radan_ros.workers import deaf_to_ctrl_c, end_with_parent
 
 from . import background, extras, hair
 from .geometry import Floats, Part, turned
@@ -84,15 +85,15 @@ class SyntheticSettings:
     def __post_init__(self) -> None:
         for name, largest in (("yaw", 180.0), ("pitch", 89.0), ("roll", 180.0)):
             if not 0 <= getattr(self, name) <= largest:
-                raise ValueError(f"synthetic faces: {name} of {getattr(self, name)} degrees, not 0 .. {largest}")
+                raise ValueError(f"{name}: {getattr(self, name)} is not 0 to {largest} degrees")
         for name in ("shape_limit", "shape_spread", "expression_spread"):
             if not 0 <= getattr(self, name) < np.inf:
-                raise ValueError(f"synthetic faces: {name} of {getattr(self, name)}, not a number of at least 0")
+                raise ValueError(f"{name}: {getattr(self, name)} is not a number of at least 0")
         if not self.photograph_limit >= 1:
-            raise ValueError(f"synthetic faces: photograph_limit of {self.photograph_limit}, not at least 1")
+            raise ValueError(f"photograph_limit: {self.photograph_limit} is not at least 1")
         for name in ("glasses", "occluders"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"synthetic faces: {name} of {getattr(self, name)}, not 0 .. 1")
+                raise ValueError(f"{name}: {getattr(self, name)} is not 0 to 1")
 
 
 class SyntheticFaces:
@@ -169,9 +170,11 @@ class SyntheticFaces:
             parts: Iterable[tuple[NDArray[np.uint8], Floats, Floats]]
             if workers > 1 and len(chunks) > 1:
                 stack.enter_context(_one_thread_each())
-                context, start = get_context("spawn"), (self.face_model, self.settings)
+                context, start = get_context("spawn"), (os.getpid(), self.face_model, self.settings)
                 pool = ProcessPoolExecutor(min(workers, len(chunks)), context, _start_worker, start)
-                parts = stack.enter_context(pool).map(_work, [(seed, chunk) for chunk in chunks])
+                stack.callback(pool.shutdown, cancel_futures=True)
+                with deaf_to_ctrl_c():
+                    parts = pool.map(_work, [(seed, chunk) for chunk in chunks])
             else:
                 parts = (self._many(seed, chunk) for chunk in chunks)
             crops = np.zeros((n, WIDE_SIZE, WIDE_SIZE, 3), np.uint8)
@@ -430,8 +433,9 @@ def _one_thread_each() -> Iterator[None]:
 _worker: SyntheticFaces | None = None
 
 
-def _start_worker(face_model: FaceModel, settings: SyntheticSettings) -> None:
+def _start_worker(parent: int, face_model: FaceModel, settings: SyntheticSettings) -> None:
     global _worker
+    end_with_parent(parent)
     _worker = SyntheticFaces(face_model, settings)
 
 
