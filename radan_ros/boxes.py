@@ -125,7 +125,7 @@ def read_bbox_file(path: str) -> list[NDArray[np.float32]]:
     Returns
     -------
     list of (4,) float32
-        Left, top, right, bottom.
+        Left, top, right, bottom, as they stand there: some may be empty, or not finite.
 
     Raises
     ------
@@ -144,9 +144,6 @@ def read_bbox_file(path: str) -> list[NDArray[np.float32]]:
             _, left, top, right, bottom = (float(v) for v in fields)
         except ValueError:
             raise ValueError(f"{path}: line {number} is not 'index left top right bottom'") from None
-        if not (np.isfinite([left, top, right, bottom]).all() and right > left and bottom > top):
-            raise ValueError(
-                f"{path}: line {number}: the box is empty (left {left}, top {top}, right {right}, bottom {bottom})"
-            )
-        boxes.append(np.array([left, top, right, bottom], np.float32))
+        with np.errstate(over="ignore"):
+            boxes.append(np.array([left, top, right, bottom], np.float64).astype(np.float32))
     return boxes

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -259,7 +260,7 @@ def _obj(mesh: _Mesh, name: str) -> bytes:
     if mesh.uv is not None:
         points = _lines("v %.7g %.7g %.7g\n", mesh.vertices) + _lines("vt %.7g %.7g\n", mesh.uv)
         faces = _lines("f %d/%d %d/%d %d/%d\n", np.repeat(corners, 2, axis=1))
-        return f"{head}\nmtllib {name}.mtl\n{points}usemtl face\n{faces}".encode()
+        return os.fsencode(f"{head}\nmtllib {name}.mtl\n{points}usemtl face\n{faces}")
     if mesh.colours is None:
         points = _lines("v %.7g %.7g %.7g\n", mesh.vertices)
     else:
@@ -272,7 +273,8 @@ def _obj(mesh: _Mesh, name: str) -> bytes:
 
 def _mtl(name: str) -> bytes:
     # The light is in the photograph already: no gloss (illumination model 1).
-    return f"newmtl face\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nd 1\nillum 1\nmap_Kd {name}_texture.png\n".encode()
+    # Names of files are bytes, and need be no UTF-8.
+    return os.fsencode(f"newmtl face\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nd 1\nillum 1\nmap_Kd {name}_texture.png\n")
 
 
 def _png(picture: NDArray[np.uint8]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -10,20 +11,31 @@ from numpy.typing import NDArray
 from radan_ros.files import write_atomically
 
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2"}
+# Not read: OpenCV's wheels bring no codecs for them.
+_OTHER_PICTURES = {".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".rw2", ".orf"}
 # Metres that 16 bits of millimetres can hold; nothing is 0.
 _FARTHEST = 65.535
 
 
 def pictures_in(folder: Path) -> list[Path]:
     """The pictures in a folder, by their endings, sorted, without hidden ones; ValueError when there are none."""
-    files = sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
+    files = _of_endings(folder, PICTURE_SUFFIXES)
     if not files:
         raise ValueError(f"{folder}: no pictures in this folder ({', '.join(sorted(PICTURE_SUFFIXES))})")
     return files
+
+
+def unread_in(folder: Path) -> list[Path]:
+    """The pictures in a folder that `pictures_in` leaves out, by their endings: of formats that are not read here."""
+    return _of_endings(folder, _OTHER_PICTURES)
+
+
+def _of_endings(folder: Path, endings: Collection[str]) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in endings and not path.name.startswith(".") and path.is_file()
+    )
 
 
 def read_picture(path: str | Path) -> NDArray[np.uint8]:

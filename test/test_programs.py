@@ -154,7 +154,7 @@ def test_a_signal_after_the_program_is_none_that_python_could_die_of(tmp_path: P
 @pytest.fixture
 def handlers() -> Iterator[None]:
     """Leaves the handlers of this process as they were: whoever is started next inherits what is ignored."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import resource
 import shutil
@@ -228,10 +229,52 @@ def test_boxes_that_are_no_good_are_named(
 def test_a_box_keeps_its_number_where_another_is_no_good(
     picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    picture.with_name("a.png.bbox").write_text("3\n0 600 79 692 171\n1 181 79 273 171\n2 9 9 11 11\n")
+    bad = "2 9 9 11 11\n3 50 50 10 90\n4 9 9 9 9\n5 0 0 nan 90\n6 0 0 1e300 90\n"
+    picture.with_name("a.png.bbox").write_text(f"7\n0 600 79 692 171\n1 181 79 273 171\n{bad}")
     assert run("-f", picture, "--out", tmp_path / "o", "--only", "txt") == 1
     assert names(tmp_path / "o") == {"a_1.txt"}
-    assert [re.findall(r"box (\d) cannot", line) for line in capsys.readouterr().err.splitlines()] == [["0"], ["2"]]
+    said = capsys.readouterr().err.splitlines()
+    assert [re.findall(r"box (\d) cannot", line) for line in said] == [[str(i)] for i in (0, 2, 3, 4, 5, 6)]
+
+
+def test_pictures_of_other_formats_and_pipes_are_not_passed_over_in_silence(
+    picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("b.heic", "c.AVIF", "d.avif", "notes.txt"):
+        picture.with_name(name).touch()
+    pipe = tmp_path / "pipe.jpg"
+    os.mkfifo(pipe)
+    assert run("-f", picture.parent, pipe, "--out", tmp_path / "o", "--only", "txt") == 1
+    folder = picture.parent
+    assert capsys.readouterr().err.splitlines() == [
+        f"radan-reconstruct: {folder}: 3 pictures left out, of formats that are not read here: .avif, .heic",
+        f"radan-reconstruct: {pipe}: is a pipe, not a file",
+    ]
+    assert names(tmp_path / "o") == {"a_0.txt"}
+
+
+def test_a_name_that_is_no_utf_8_goes_through_all_files(picture: Path, tmp_path: Path) -> None:
+    odd = picture.rename(picture.with_name("\udcff é.png"))
+    picture.with_name("a.png.bbox").rename(odd.with_name(f"{odd.name}.bbox"))
+    assert run("-f", odd, "--out", tmp_path / "o", "--only", "obj", "--uv") == 0
+    stem = f"{odd.stem}_0"
+    assert names(tmp_path / "o") == {f"{stem}{end}" for end in (".obj", ".mtl", "_texture.png", "_visible.png")}
+    assert b"\xff \xc3\xa9_0_texture.png\n" in (tmp_path / "o" / f"{stem}.mtl").read_bytes()
+    assert b"mtllib \xff \xc3\xa9_0.mtl\n" in (tmp_path / "o" / f"{stem}.obj").read_bytes()
+
+
+def test_a_full_standard_output_is_said_and_costs_no_result(picture: Path, tmp_path: Path) -> None:
+    second = picture.with_name("b.png")
+    second.symlink_to(picture)
+    second.with_name("b.png.bbox").write_text(BOX)
+    command = [sys.executable, "-m", "radan_ros.tools.reconstruct", "-f", picture, second, "--batch", "1"]
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [*command, "--only", "txt", "--out", tmp_path / "o"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert ended.returncode == 1
+    assert ended.stderr == "radan-reconstruct: standard output: No space left on device\n"
+    assert names(tmp_path / "o") == {"a_0.txt", "b_0.txt"}
 
 
 def test_a_picture_that_the_network_fails_on_does_not_take_its_batch_along(
@@ -401,7 +444,7 @@ def test_a_disk_that_is_full_is_a_line_a_picture_and_leaves_no_half_file(
     assert names(tmp_path / "o") == set()
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_it_with_whole_files_only(
     number: signal.Signals, status: int, picture: Path, tmp_path: Path
 ) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,7 +14,7 @@ import pytest
 from radan_ros import fastdds
 from radan_ros.astronaut import Astronaut
 from radan_ros.tools import demo, play
-from radan_ros.tools.sources import SourceError, letterbox, open_source
+from radan_ros.tools.sources import Clip, SourceError, letterbox, open_source
 
 
 def _write_picture(path: Path, height: int, width: int, colour: tuple[int, int, int]) -> None:
@@ -63,6 +66,63 @@ def test_a_clip_can_be_played_twice_and_gives_what_was_written(tmp_path: Path) -
         assert [round(float(frame.mean()), -1) for frame in source] == levels
 
 
+def test_a_damaged_packet_costs_its_frame_and_not_those_behind_it(tmp_path: Path) -> None:
+    av = pytest.importorskip("av", reason="damages a packet that PyAV finds")
+    sound, damaged = tmp_path / "sound.mp4", tmp_path / "damaged.mp4"
+    _film(av, sound, range(40))
+    with av.open(str(sound)) as file:
+        packets = [(packet.pos, packet.size) for packet in file.demux(video=0) if packet.size]
+    content = bytearray(sound.read_bytes())
+    at, size = packets[15]
+    content[at : at + size] = bytes(size)
+    damaged.write_bytes(content)
+    clip = open_source(str(damaged))
+    assert isinstance(clip, Clip)
+    times = [time for time, _ in clip.timed()]
+    assert len(packets) == 40 and len(times) == 39 and times[-1] == pytest.approx(39 / 25)
+    assert clip.missing(times[-1]) == f"{damaged}: frames are missing in 1 place: damaged?"
+    whole = open_source(str(sound))
+    assert isinstance(whole, Clip)
+    assert whole.missing([time for time, _ in whole.timed()][-1]) is None
+
+
+def test_a_clip_that_starts_late_is_whole(tmp_path: Path) -> None:
+    av = pytest.importorskip("av", reason="how long a video should be tells PyAV")
+    path = tmp_path / "late.mkv"
+    _film(av, path, range(125, 165))  # from the fifth second on, as one that was cut
+    clip = open_source(str(path))
+    assert isinstance(clip, Clip)
+    times = [time for time, _ in clip.timed()]
+    assert len(times) == 40 and clip.missing(times[-1]) is None
+    assert clip.missing(times[20]) is not None
+
+
+def test_a_clip_may_have_a_name_that_is_no_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / "\udcff.avi"
+    writer = cv2.VideoWriter(str(tmp_path / "a.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 12.0, (64, 48))
+    for _ in range(3):
+        writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.release()
+    (tmp_path / "a.avi").rename(path)
+    clip = open_source(str(path))
+    assert isinstance(clip, Clip)
+    assert len(list(clip)) == 3 and clip.missing(2 / 12) is None
+
+
+def _film(av: Any, path: Path, times: range) -> None:
+    """Pictures of rising brightness at the given 25ths of a second, as H.264."""
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=25, options={"bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+        noise = np.random.default_rng(0).integers(0, 60, (96, 128, 3), dtype=np.uint8)
+        for time in times:
+            frame = av.VideoFrame.from_ndarray(noise + np.uint8(2 * (time % 80)), format="bgr24")
+            frame.pts, frame.time_base = 40 * time, Fraction(1, 1000)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+
+
 def test_the_gif_and_the_clips_beside_the_checkout_open(shared: Path) -> None:
     gif = open_source(str(shared / "video" / "head-pose-face-detection-male.gif"))
     frames = list(gif)
@@ -91,6 +151,12 @@ def test_what_cannot_be_read_is_named_in_one_line(tmp_path: Path, name: str, con
     with pytest.raises(SourceError, match=says) as caught:
         open_source(str(path))
     assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(SourceError, match="pipe.png: is a pipe"):
+        open_source(str(tmp_path / "pipe.png"))
 
 
 def test_an_empty_folder_and_a_webcam_that_is_not_there_are_errors(tmp_path: Path) -> None:

@@ -156,7 +156,8 @@ def score(faces: LabelledFaces, answers: Answers, model: str, crops: str, pixels
         count = annotation.points.shape[1]
         said = points_21(answers.landmarks) if count == 21 else answers.landmarks
         measured = [(2, NONE, nme(said, annotation.points, annotation.sizes))]
-        if annotation.points.shape[2] == said.shape[2] == 3:
+        # Points without depth, or without an extent, are no 3D ones.
+        if annotation.points.shape[2] == said.shape[2] == 3 and np.ptp(annotation.points, axis=1).all():
             measured.append((3, PER_AXIS, aligned_nme_3d(said, annotation.points)))
         for dimensions, alignment, errors in measured:
             percent = 100 * np.where(answers.found, errors, np.nan)

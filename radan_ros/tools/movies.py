@@ -45,6 +45,10 @@ class Movie(WholeFile):
         self._last: NDArray[np.uint8] | None = None
         self.written = 0
         with self.naming(first=True):
+            try:
+                str(self.part).encode()
+            except UnicodeEncodeError:  # OpenCV would crash
+                raise OSError(None, "videos are written into folders with names in UTF-8 alone") from None
             self.part.write_bytes(b"")  # where nothing can be written, this says why; OpenCV would not
             self._encoder = _open_encoder(self.part, (self._width, self._height), rate)
 

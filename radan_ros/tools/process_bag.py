@@ -20,12 +20,10 @@ import json
 import logging
 import multiprocessing
 import os
-import signal
 import socket
 import sqlite3
 import sys
 import tempfile
-import threading
 import time
 import zlib
 from collections import deque
@@ -56,6 +54,7 @@ from radan_ros.tools.segments import (
 )
 from radan_ros.tools.signals import Signals
 from radan_ros.tools.sources import SourceError
+from radan_ros.workers import deaf_to_ctrl_c, end_with_parent
 
 if TYPE_CHECKING:
     from radan_ros.ros.answer import Answer
@@ -449,29 +448,18 @@ class Processes:
     def __init__(self, number: int) -> None:
         # A new interpreter each: threads and a GPU do not survive a fork.
         context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(number, context, initializer=begin_worker, initargs=(os.getpid(),))
+        self._pool = ProcessPoolExecutor(number, context, initializer=end_with_parent, initargs=(os.getpid(),))
 
     def submit(self, job: Job, sign: str) -> Future[Result]:
         """Begin with a job when a process is free."""
-        return self._pool.submit(process_with_sign, job, sign)
+        with deaf_to_ctrl_c():
+            return self._pool.submit(process_with_sign, job, sign)
 
     def stop(self) -> None:
         """Kill the processes."""
         for process_ in list((self._pool._processes or {}).values()):
             process_.kill()
         self._pool.shutdown(wait=True, cancel_futures=True)
-
-
-def begin_worker(parent: int) -> None:
-    """Leave Ctrl-C to the program that began this process, and end when it does, however that is."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(TICK)
-        os._exit(1)
-
-    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 class RayTasks:
@@ -496,7 +484,10 @@ class RayTasks:
         os.chdir(tempfile.gettempdir())
         try:
             if address:
-                ray.init(address=address, **quiet)
+                try:
+                    ray.init(address=address, **quiet)
+                except ConnectionError:
+                    raise SourceError(f"--ray {address}: no Ray cluster is found (ray start --head)") from None
             else:
                 ray.init(num_cpus=number * threads, include_dashboard=False, **quiet)
         finally:

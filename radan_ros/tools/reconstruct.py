@@ -20,7 +20,7 @@ from radan_ros import Pipeline, open_detector, open_model
 from radan_ros.detectors.dlib_landmarks import DlibLandmarks
 from radan_ros.errors import line
 from radan_ros.paf import open_anchors
-from radan_ros.pictures import PICTURE_SUFFIXES, pictures_in
+from radan_ros.pictures import PICTURE_SUFFIXES, pictures_in, unread_in
 from radan_ros.rendering import Renderer
 from radan_ros.smoothing import Smoothing
 from radan_ros.tables import check_parquet
@@ -32,6 +32,7 @@ from radan_ros.tools.results import ALL, OF_A_VIDEO, UNASKED, Folder, Results
 from radan_ros.tools.signals import Signals
 from radan_ros.tools.sources import Clip, Webcam, open_source
 from radan_ros.tools.stills import ERRORS, Still, StillOptions, reconstruct_stills
+from radan_ros.tools.telling import tell
 from radan_ros.tools.videos import VideoOptions, reconstruct_video
 from radan_ros.tracking import TrackerSettings
 
@@ -46,8 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit status: 0; 1 with a line for each input that failed; 2 for a wrong command line; 130 after Ctrl-C and
-        143 after SIGTERM.
+        The exit status: 0; 1 with a line for each input that failed; 2 for a wrong command line; 130 after Ctrl-C, 143
+        after SIGTERM and 129 after SIGHUP.
     """
     options = parse(arguments)
     _silence_codecs()
@@ -107,7 +108,7 @@ class _Run:
         for source, name in self.videos:
             self.signals.listen()  # a signal has ended the webcam before, and that alone
             self._do_video(source, name)
-            if self.signals.last == signal.SIGTERM:
+            if self.signals.last not in (None, signal.SIGINT):
                 raise KeyboardInterrupt
         return 1 if self.failed else 0
 
@@ -126,7 +127,7 @@ class _Run:
                     self._fail(trouble)
                 if outcome.faces:
                     faces, results = _counted(outcome.faces, "face"), options.out / outcome.still.name
-                    bar.write(f"{outcome.still.path}: {faces} -> {results}_*")
+                    self._tell(f"{outcome.still.path}: {faces} -> {results}_*")
 
     def _do_video(self, text: str, name: str) -> None:
         options = self.options
@@ -151,7 +152,7 @@ class _Run:
             self._fail(text_of if text in text_of else f"{text}: {text_of}")
             return
         frames = _counted(count.frames, "frame")
-        print(f"{text}: {frames}, {_counted(count.people, 'face')} -> {options.out / name}*")
+        self._tell(f"{text}: {frames}, {_counted(count.people, 'face')} -> {options.out / name}*")
         if not count.faces:
             self._fail(f"{text}: no face found in {frames}")
         if count.without_pose:
@@ -185,6 +186,11 @@ class _Run:
                 except (OSError, ValueError) as error:
                     self._fail(line(error))
                     continue
+                unread = unread_in(path)
+                if unread:
+                    kinds = ", ".join(sorted({file.suffix.lower() for file in unread}))
+                    count = _counted(len(unread), "picture")
+                    self._fail(f"{path}: {count} left out, of formats that are not read here: {kinds}")
                 of_folders |= found.keys() - pictures.keys()
                 pictures.update((place, file) for place, file in found.items() if place not in pictures)
             elif text.isdigit() and not path.exists():
@@ -193,6 +199,8 @@ class _Run:
                 self._fail(f"{text}: streams are not read here; to the node they can come as any camera's images")
             elif not path.exists():
                 self._fail(f"{path}: no such file or folder (a number is a webcam)")
+            elif path.is_fifo():
+                self._fail(f"{path}: is a pipe, not a file")
             elif path.suffix.lower() in PICTURE_SUFFIXES:
                 pictures.setdefault(unrolled(path), path)
                 of_folders.discard(unrolled(path))
@@ -228,6 +236,9 @@ class _Run:
             raise UsageError(f"{what} ({doomed[0]}): --overwrite writes over them, or choose another --out")
         tqdm.write(f"left out: {what} of an earlier run")
         return [*made]
+
+    def _tell(self, text: str) -> None:
+        self.failed |= not tell("radan-reconstruct", text)
 
     def _fail(self, text: str) -> None:
         self.failed = True

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM for programs that have something to put away."""
+"""Ctrl-C, SIGTERM and a closed terminal for programs that have something to put away."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ QUIET = 10.0  # seconds that a program has to end before a signal disturbs it ag
 
 
 class Signals:
-    """Ctrl-C and SIGTERM raise KeyboardInterrupt in a with block; while the program then ends, further ones do nothing.
+    """Ctrl-C, SIGTERM and SIGHUP raise KeyboardInterrupt in a with block; while it then ends, further ones do nothing.
 
     Not for ever: Python swallows what is raised while it puts an object away, and the program may then not end at all.
     A signal that was ignored when the program began, as Ctrl-C is in a background job, stays so.
@@ -30,7 +30,7 @@ class Signals:
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():  # which alone may
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._end)
         return self
@@ -42,7 +42,7 @@ class Signals:
 
     @property
     def status(self) -> int:
-        """The exit status of a program that was interrupted: 130 or 143."""
+        """The exit status of a program that was interrupted: 130, 143 or 129."""
         return 128 + (self.last or signal.SIGINT)
 
     def check(self) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +18,8 @@ from radan_ros.pictures import PICTURE_SUFFIXES, pictures_in, read_picture
 
 Frame = NDArray[np.uint8]
 
+# In a row, and a clip has ended. A damaged packet spoils the frames up to the next whole picture: some hundreds.
+_MOST_FAILURES = 1000
 ASTRONAUT = "astronaut"
 # Degrees over the width that a portrait is taken with, from more than a metre. In pictures as of a wide lens, from half
 # of that, the far sides of a face are smaller than they are in this one.
@@ -92,6 +95,8 @@ def open_source(text: str) -> Source:
         return Webcam(str(path))
     if not path.exists():
         raise SourceError(f"{path}: no such file or folder (a number is a webcam, '{ASTRONAUT}' is built in)")
+    if path.is_fifo():
+        raise SourceError(f"{path}: is a pipe, not a file")
     if path.suffix.lower() in PICTURE_SUFFIXES:
         return Pictures([path], fps=30.0, name=str(path))
     return Clip(path)
@@ -149,13 +154,24 @@ class Pictures:
                 yield letterbox(frame, self.size)
 
 
-def _frames(capture: cv2.VideoCapture, size: tuple[int, int]) -> Iterator[Frame]:
-    """What is left of an open capture; it is released at the end."""
+def _frames(
+    capture: cv2.VideoCapture, size: tuple[int, int], lost: Callable[[], None] | None = None
+) -> Iterator[Frame]:
+    """What is left of an open capture; it is released at the end.
+
+    `lost` is told of each place where frames could not be decoded, and others behind it can; without it, the first
+    place is the end. OpenCV answers both, and the end, with nothing.
+    """
+    failed = 0
     try:
-        while True:
+        while failed < (1 if lost is None else _MOST_FAILURES):
             read, frame = capture.read()
             if not read:
-                return
+                failed += 1
+                continue
+            if failed and lost is not None:
+                lost()
+            failed = 0
             yield letterbox(np.asarray(frame, np.uint8), size)
     finally:
         capture.release()
@@ -168,9 +184,13 @@ class Clip:
 
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, str(path)
+        self._gaps = 0  # where frames in the midst could not be decoded
         capture = self._open()
-        read, frame = capture.read()
-        if not read:
+        for _ in range(_MOST_FAILURES):
+            read, frame = capture.read()
+            if read:
+                break
+        else:
             raise SourceError(f"{path}: no frame in this file")
         self.size = (frame.shape[0], frame.shape[1])
         fps = capture.get(cv2.CAP_PROP_FPS)
@@ -181,30 +201,49 @@ class Clip:
         capture.release()
 
     def _open(self) -> cv2.VideoCapture:
-        capture = cv2.VideoCapture(str(self.path))
+        with _utf8_name(self.path) as name:
+            capture = cv2.VideoCapture(name)
         if not capture.isOpened():
             raise SourceError(f"{self.path}: cannot be read as a video or picture")
         return capture
 
     def missing(self, last: float) -> str | None:
-        """What to say of a clip whose frames end at `last` seconds, where it says of itself that it is longer."""
+        """What to say of a clip that was read to its end, at `last` seconds, where there should have been more."""
         stated = _stated_seconds(self.path)
         end = last + 1 / self.fps
-        if stated is None or stated - end <= max(0.5, 0.05 * stated):
-            return None
-        return f"{self.path}: ends at {end:.1f} s of {stated:.1f} s: damaged?"
+        if stated is not None and stated - end > max(0.5, 0.05 * stated):
+            return f"{self.path}: ends at {end:.1f} s of {stated:.1f} s: damaged?"
+        if self._gaps:
+            return f"{self.path}: frames are missing in {self._gaps} place{'s' * (self._gaps > 1)}: damaged?"
+        return None
 
     def timed(self) -> Iterator[tuple[float, Frame]]:
         """The frames with their times in the clip, seconds, which rise: those of phones are not at a steady rate."""
         capture = self._open()
+        self._gaps = 0
         now = -1 / self.fps
-        for frame in _frames(capture, self.size):
+        for frame in _frames(capture, self.size, self._lost):
             stated = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             now = stated if stated > now else now + 1 / self.fps  # where the container states none
             yield now, frame
 
+    def _lost(self) -> None:
+        self._gaps += 1
+
     def __iter__(self) -> Iterator[Frame]:
         return (frame for _, frame in self.timed())
+
+
+@contextmanager
+def _utf8_name(path: Path) -> Iterator[str]:
+    """A name for libraries that take no other than UTF-8; OpenCV crashes on one. Good until the block ends."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with path.open("rb") as file:
+            yield f"/dev/fd/{file.fileno()}"
+    else:
+        yield str(path)
 
 
 def _stated_seconds(path: Path) -> float | None:
@@ -217,11 +256,14 @@ def _stated_seconds(path: Path) -> float | None:
     except ImportError:
         return None
     try:
-        with av.open(str(path)) as file:
+        with _utf8_name(path) as name, av.open(name) as file:
             stream = file.streams.video[0]
             if stream.duration is not None and stream.time_base is not None:
                 return float(stream.duration * stream.time_base)
-            return None if file.duration is None else file.duration / av.time_base
+            if file.duration is None:
+                return None
+            # Matroska's ends where the last frame does, and frames are told from the first one.
+            return float(file.duration - max(file.start_time or 0, 0)) / av.time_base
     except (av.FFmpegError, OSError, IndexError):
         return None
 

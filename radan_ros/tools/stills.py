@@ -229,6 +229,8 @@ def _inside(box: NDArray[np.float32], image: NDArray[np.uint8]) -> bool:
     """Whether there is picture in a box, and a square around it that can be cropped."""
     left, top, right, bottom = box
     height, width = image.shape[:2]
+    if not (np.isfinite(box).all() and right > left and bottom > top):
+        return False
     overlap = left < width and top < height and right > 0 and bottom > 0
     return bool(overlap and boxes.usable(boxes.square_from_detection(box), (height, width)))
 
