@@ -154,18 +154,29 @@ model: out/training/radan_mobile/model/model.yaml out/data/ytf68_plain/labels.np
 
 out/training/radan_mobile/model/model.yaml: $(SAMPLES) | $(VENV)/.ready-train
 	@$(TRAIN) config/training/radan_mobile.yaml $(if $(wildcard $(@D)/../last.pth),--resume)
-out/data/ytf68_plain/labels.npz: | $(VENV)/.ready-demo
+# Labels of the training pictures with the eyes and mouths of a network that learns the given points; one run writes all.
+MARKED = out/data/marked/congress.npz
+TAUGHT = out/data/utkface_taught out/data/congress_taught
+$(MARKED): $(addsuffix /labels.npz,out/data/ytf68_given $(TAUGHT)) | $(VENV)/.ready-train
+	@$(VENV)/bin/python -m radan_ros.tools.mark $(addprefix $(DATA)/,ytf68 utkface congress) --out $(@D) \
+		--learn out/data/ytf68_given --also $(TAUGHT)
+out/data/ytf68_given/labels.npz: | $(VENV)/.ready-demo
 	@$(PREPARE) $(DATA)/ytf68 $(@D) --split train --copies 0
-out/data/ytf68_train/labels.npz: | $(VENV)/.ready-demo
-	@$(PREPARE) $(DATA)/ytf68 $(@D) --split train
+out/data/%_taught/labels.npz: | $(VENV)/.ready-demo
+	@$(PREPARE) $(DATA)/$* $(@D) --copies 0
+
+out/data/ytf68_plain/labels.npz: $(MARKED)
+	@$(PREPARE) $(DATA)/ytf68 $(@D) --labels $(<D)/ytf68.npz --split train --copies 0
+out/data/ytf68_train/labels.npz: $(MARKED)
+	@$(PREPARE) $(DATA)/ytf68 $(@D) --labels $(<D)/ytf68.npz --split train
 out/data/ytf68_val/labels.npz: | $(VENV)/.ready-demo
 	@$(PREPARE) $(DATA)/ytf68 $(@D) --split val --copies 0 --as-marked
 out/data/ytf68_profiled/labels.npz: | $(VENV)/.ready-demo
 	@$(PREPARE) $(DATA)/ytf68 $(@D) --split val --profiled-only
-out/data/utkface/labels.npz: | $(VENV)/.ready-demo
-	@$(PREPARE) $(DATA)/utkface $(@D) --copies 2
-out/data/congress/labels.npz: | $(VENV)/.ready-demo
-	@$(PREPARE) $(DATA)/congress $(@D) --copies 5
+out/data/utkface/labels.npz: $(MARKED)
+	@$(PREPARE) $(DATA)/utkface $(@D) --labels $(<D)/utkface.npz --copies 2
+out/data/congress/labels.npz: $(MARKED)
+	@$(PREPARE) $(DATA)/congress $(@D) --labels $(<D)/congress.npz --copies 5
 out/data/synthetic/labels.npz: | $(VENV)/.ready-demo
 	@$(PREPARE) synthetic $(@D) --count 8000 --shape-spread 0.7 --seed 1
 out/data/synthetic_more/labels.npz: | $(VENV)/.ready-demo

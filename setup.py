@@ -58,6 +58,7 @@ setup(
             "radan-train=radan_ros.programs:train",
             "radan-train-presence=radan_ros.programs:train_presence",
             "radan-label=radan_ros.programs:label",
+            "radan-mark=radan_ros.programs:mark",
             "radan-evaluate=radan_ros.programs:evaluate",
         ]
     },

@@ -50,7 +50,7 @@ AGREE = 0.08
 _TEACHER_NOISE = 0.01  # of `fit_landmarks`; best on landmarks left out of the fit
 _HIDDEN_WEIGHT = 0.5  # of the far jaw of a profile
 _TAUGHT_OPENING_WEIGHT = 0.3  # of lids and inner lips that only a teacher has placed
-_OPENING = np.array([37, 38, 40, 41, 43, 44, 46, 47, 61, 62, 63, 65, 66, 67])  # landmarks that blinks and speech move
+OPENING = np.array([37, 38, 40, 41, 43, 44, 46, 47, 61, 62, 63, 65, 66, 67])  # landmarks that blinks and speech move
 _PITCH, _ROLL = 30.0, 8.0  # degrees, the largest that a copy is nodded and tilted
 _STEEPEST = 45.0  # degrees of pitch that no copy goes beyond
 _LEAST_TURN = 5.0  # degrees of yaw between a picture and its copies
@@ -74,6 +74,8 @@ class LabelledPictures:
         Image pixels, third away from the viewer.
     spread : (n,) float64 or None
         Disagreement of the teacher's answers over the face's size.
+    opening_weight : (n,) float64 or None
+        How far the teacher's lids and inner lips are believed, 0 .. 1; None: as little as 3DDFA's.
     """
 
     folder: Path
@@ -81,6 +83,7 @@ class LabelledPictures:
     marked: _Array | None
     teacher: _Array | None
     spread: _Array | None
+    opening_weight: _Array | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -98,7 +101,8 @@ def read_labelled_pictures(
     """Read ``labels.npz`` of a folder of labelled pictures.
 
     Keys: ``names``; ``landmarks68_2d`` (n, 68, 2), marked points; ``teacher_landmarks68_3d`` (n, 68, 3), as 3DDFA
-    answers: third towards the viewer; ``teacher_spread`` (n,); ``split`` (n,). Or plain ``landmarks``: (n, 68, 2)
+    answers: third towards the viewer; ``teacher_spread`` (n,); ``opening_weight`` (n,), how far the teacher's lids and
+    inner lips are believed; ``split`` (n,). Or plain ``landmarks``: (n, 68, 2)
     marked points or (n, 68, 3) with the third away from the viewer. NaN for points that are not known.
 
     Parameters
@@ -135,10 +139,13 @@ def read_labelled_pictures(
         marked = _of_shape(path, "landmarks", plain, (count, 68, 2))
     if marked is None and teacher is None:
         raise ValueError(f"{path}: lacks landmarks (landmarks, landmarks68_2d or teacher_landmarks68_3d)")
-    spread = content.get("teacher_spread")
-    pictures = LabelledPictures(
-        root, names, marked, teacher, None if spread is None else _of_shape(path, "teacher_spread", spread, (count,))
+    per_picture = {name: content.get(name) for name in ("teacher_spread", "opening_weight")}
+    spread, opening_weight = (
+        None if array is None else _of_shape(path, name, array, (count,)) for name, array in per_picture.items()
     )
+    if opening_weight is not None and not ((opening_weight >= 0) & (opening_weight <= 1)).all():
+        raise ValueError(f"{path}: opening_weight is not 0 to 1")
+    pictures = LabelledPictures(root, names, marked, teacher, spread, opening_weight)
     splits = _splits(root, path, content, names)
     if splits is None:
         if split is not None:
@@ -270,7 +277,8 @@ def label_pictures(
     parameter_weights = _falling(errors, FITS_WELL, FITS_NOT)
     landmark_weights = _falling(errors, FITS_NOT, 1.5 * FITS_NOT)[:, None] * np.where(known, 1, _HIDDEN_WEIGHT)
     if marked is None:
-        landmark_weights[:, _OPENING] *= _TAUGHT_OPENING_WEIGHT
+        taught = _TAUGHT_OPENING_WEIGHT if pictures.opening_weight is None else pictures.opening_weight[:, None]
+        landmark_weights[:, OPENING] *= taught
     if marked is None and pictures.spread is not None:
         sure = _falling(np.where(np.isnan(pictures.spread), UNSURE, pictures.spread), SURE, UNSURE)
         parameter_weights, landmark_weights = parameter_weights * sure, landmark_weights * sure[:, None]
