@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import Renderer
+from .cpu import CpuRenderer
 
 
 def reference_depth_and_pncc(
@@ -37,6 +38,7 @@ def reference_depth_and_pncc(
     depth : (H, W) float32
         0 (farthest of the face, and no face) to 255 (nearest).
     pncc : (H, W, 3) uint8
+        Rounded, as OpenCV writes the reference's floats.
 
     Raises
     ------
@@ -44,6 +46,8 @@ def reference_depth_and_pncc(
         As `Renderer`; also when the depths of a face are not finite or all equal, which the reference divides by.
     """
     renderer = Renderer(triangles, codes)
+    # Ours truncates colours: with half a level more it rounds. (`Renderer` takes none over 255.)
+    colours = CpuRenderer(np.asarray(triangles), np.asarray(codes, np.float32) + np.float32(0.5))
     depth = np.zeros(size, np.float32)
     pncc = np.zeros((*size, 3), np.uint8)
     for i, vertices in enumerate(vertices_list):
@@ -53,8 +57,9 @@ def reference_depth_and_pncc(
         if not 0 < extent < np.inf:
             raise ValueError(f"face {i}: the reference's depth needs finite z that differ")
         face[:, 2] = -(z - z.min()) / extent
-        picture = renderer.render([face], size)
+        picture = renderer.render([face], size, colour=False)
         grey = np.nan_to_num(picture.depth * np.float32(-255), nan=0.0)
         depth[grey > 0] = grey[grey > 0]
-        pncc[picture.colour > 0] = picture.colour[picture.colour > 0]
+        shown = np.isfinite(picture.depth)
+        pncc[shown] = colours.render([face], *depth.shape, True)[1][shown]
     return depth, pncc

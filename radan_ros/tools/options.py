@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,6 +48,16 @@ def _odd(text: str) -> int:
     return int(number(text, lambda v: 1 <= v < CROP_SIZE and v % 2 == 1, f"an odd number under {CROP_SIZE}"))
 
 
+def _device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"{text} is none of auto, cpu, cuda, cuda:<i>")
+    return text
+
+
+def _folder(text: str) -> Path:
+    return Path(os.path.expanduser(text))  # which leaves the home of nobody as it is
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="radan-reconstruct",
@@ -59,15 +71,21 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="pictures, folders of them, videos, webcams (0, /dev/video0); boxes from a file a.jpg.bbox beside a.jpg",
     )
-    parser.add_argument("--out", type=Path, default=Path("."), help="folder for the results (this folder)")
+    parser.add_argument("--out", type=_folder, default=Path("."), help="folder for the results (this folder)")
     parser.add_argument(
         "--overwrite", action="store_true", help="write over pictures in a folder of inputs that are named as results"
     )
     parser.add_argument("--model", help="model folder; without it the built-in model")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<i> (auto)")
+    parser.add_argument("--device", type=_device, default="auto", help="auto, cpu, cuda or cuda:<i> (auto)")
     parser.add_argument("--batch", type=positive_integer, default=16, help="pictures whose faces share a batch (16)")
     faces = parser.add_argument_group("faces")
-    faces.add_argument("--detector", default="dlib_hog", help=f"one of {', '.join(detectors.NAMES)}")
+    faces.add_argument(
+        "--detector",
+        choices=detectors.NAMES,
+        default="dlib_hog",
+        metavar="NAME",
+        help=f"one of {', '.join(detectors.NAMES)}",
+    )
     faces.add_argument(
         "--min-face",
         type=positive_integer,
@@ -89,7 +107,9 @@ def _parser() -> argparse.ArgumentParser:
         "--dlib-landmark", metavar="FILE", help="crop around the landmarks of dlib's 68-point shape predictor (.dat)"
     )
     faces.add_argument(
-        "--compat", action="store_true", help="numbers and pictures as 3DDFA's code has them of the same boxes"
+        "--compat",
+        action="store_true",
+        help="of pictures, not videos: numbers and pictures as 3DDFA's code has them of the same boxes",
     )
     faces.add_argument(
         "--field-of-view", type=field_of_view, default=60.0, help="assumed of the camera, over the width, degrees (60)"

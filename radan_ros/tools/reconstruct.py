@@ -72,6 +72,8 @@ class _Run:
         self.options, self.signals = options, signals
         self.failed = False
         self.stills, self.videos, paths = self._inputs()
+        if options.compat and self.videos:
+            raise UsageError(f"{self.videos[0][0]}: --compat is for pictures: faces are followed by our conventions")
         self.of_stills = self.wanted(UNASKED) - {*OF_A_VIDEO}
         self.of_videos = self._wanted_of_videos() if self.videos else set()
         for inputs, kinds in ((self.stills, self.of_stills), (self.videos, self.of_videos)):
@@ -80,7 +82,7 @@ class _Run:
         model = open_model(options.model, device=options.device)
         opening = partial(open_detector, options.detector, min_face=options.min_face, threshold=options.threshold)
         self.open_detector = partial(opening, smallest_part=PART_OF_A_PICTURE)
-        landmarks = DlibLandmarks(options.dlib_landmark) if options.dlib_landmark else None
+        landmarks = DlibLandmarks(options.dlib_landmark, compat=options.compat) if options.dlib_landmark else None
         needs_anchors = "paf" in self.of_stills | self.of_videos
         self.results = Results(
             Folder(options.out, paths),
