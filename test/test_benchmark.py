@@ -450,9 +450,10 @@ def portraits(astronaut: np.ndarray, builtin: Model, tmp_path_factory: pytest.Te
 
 def test_answers_count_pixels_as_the_annotations_do(portraits: Path, builtin: Model) -> None:
     """Of files that count from 1, points and answers are one higher; the squares, of pictures, are the same."""
-    from_0 = read_folder(portraits)
-    (annotation,) = from_0.annotations
-    from_1 = replace(from_0, origin=1, annotations=(replace(annotation, points=annotation.points + 1),))
+    from_1 = read_folder(portraits)
+    (annotation,) = from_1.annotations
+    assert from_1.origin == 1, "as .pts files do"
+    from_0 = replace(from_1, origin=0, annotations=(replace(annotation, points=annotation.points - 1),))
     low, high = (answer(builtin, faces, BOXES) for faces in (from_0, from_1))
     assert low.squares is not None and high.squares is not None
     np.testing.assert_allclose(high.squares, low.squares, atol=1e-3)
@@ -467,10 +468,11 @@ def test_a_sheet_shows_the_given_points_where_they_are(
     """A white dot at each; so has the answer, which is theirs."""
     faces = read_folder(portraits)
     (annotation,) = faces.annotations
-    left, top, right, _ = square = boxes.square_from_landmarks(annotation.points[0])
-    faces = replace(faces, origin=origin, annotations=(replace(annotation, points=annotation.points + origin),))
+    points = annotation.points - faces.origin
+    left, top, right, _ = square = boxes.square_from_landmarks(points[0])
+    faces = replace(faces, origin=origin, annotations=(replace(annotation, points=points + origin),))
     shown = sheet(faces, answer(builtin, faces, BOXES), builtin, BOXES, [0, 1])
-    pixels = np.rint((annotation.points[0] + 0.5 - [left, top]) * 240 / (right - left) - 0.5).astype(int)
+    pixels = np.rint((points[0] + 0.5 - [left, top]) * 240 / (right - left) - 0.5).astype(int)
     bare = np.kron(boxes.crop(astronaut, square), np.ones((2, 2, 1), np.uint8))
     white, *halves = ((half[pixels[:, 1], pixels[:, 0]] > 180).all(axis=1).mean() for half in (bare, *_halves(shown)))
     assert white < 0.25 and min(halves) > 0.9  # teeth are white, too
@@ -494,6 +496,15 @@ def test_pictures_with_pts_files(portraits: Path, tmp_path: Path) -> None:
     assert errors < 1  # the same face again, where the first one was seen
 
 
+def test_predictions_that_are_the_numbers_of_pts_files_are_perfect(portraits: Path, tmp_path: Path) -> None:
+    lines = [(portraits / f"{name}.pts").read_text().splitlines()[3:-1] for name in ("a", "b", "blank")]
+    np.savez(tmp_path / "p.npz", landmarks=np.array([[line.split() for line in of_face] for of_face in lines], float))
+    run = ("photographs", "--data", portraits, "--predictions", tmp_path / "p.npz")
+    assert _run(*run, "--out", tmp_path) == 0
+    (table,) = _results(tmp_path)["errors"]
+    assert table["of_faces"]["count"] == 3 and table["of_faces"]["mean"] == 0
+
+
 def test_faces_that_the_detector_does_not_find_are_missing(portraits: Path, tmp_path: Path) -> None:
     run = ("photographs", "--data", portraits, "--crops", "detector", "--device", "cpu")
     assert _run(*run, "--out", tmp_path) == 0
@@ -507,12 +518,12 @@ def test_labels_and_pts_files_say_the_same(portraits: Path, tmp_path: Path) -> N
     (tmp_path / "images").mkdir()
     for name in names:
         (tmp_path / "images" / name).write_bytes((portraits / name).read_bytes())
-    points = np.stack([read_pts(portraits / name.replace("png", "pts")) for name in names])
+    points = np.stack([read_pts(portraits / name.replace("png", "pts")) for name in names]) - 1
     np.savez(tmp_path / "labels.npz", names=np.array(names), landmarks=points)
     labels, files = read_folder(tmp_path), read_folder(portraits)
     with pytest.raises(ValueError, match="no split val without labels"):
         read_folder(portraits, "val")
-    np.testing.assert_allclose(labels.annotations[0].points, files.annotations[0].points)
+    np.testing.assert_allclose(labels.annotations[0].points, files.annotations[0].points - 1)
     np.testing.assert_allclose(labels.yaws["yaw of a fit"], files.yaws["yaw of a fit"], atol=1e-6)
     assert [p.name for p in labels.pictures] == [p.name for p in files.pictures] == names
 

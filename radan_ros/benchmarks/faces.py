@@ -46,7 +46,7 @@ class LabelledFaces:
     uncut : (N, 4) float64 or None
         The same before they were cut off at the pictures' edges: what the crops show (`uncut_squares`).
     origin : int
-        The first pixel's number in annotations and squares: 1 in Matlab's files, else 0.
+        The first pixel's number in annotations and squares: 1 in Matlab's files and .pts files, else 0.
     poses : (N, 3) float64 or None
         ``Pose_Para`` of the whole pictures' .mat files: pitch, yaw, roll in radians (see `scoring`).
     whole : list of Path or None

@@ -197,7 +197,7 @@ def read_folder(folder: str | Path, split: str | None = None) -> LabelledFaces:
     ValueError, OSError
         Name the file and what is missing or wrong.
     """
-    root = Path(folder)
+    root, origin = Path(folder), 0
     if (root / "labels.npz").is_file():
         given = read_labelled_pictures(root, split)
         name = "marked" if given.marked is not None else "teacher"
@@ -208,18 +208,19 @@ def read_folder(folder: str | Path, split: str | None = None) -> LabelledFaces:
     else:
         if split is not None:
             raise ValueError(f"{root}: no split {split} without labels.npz")
-        name, (pictures, points) = ".pts files", _pictures_with_pts(root)
+        name, (pictures, points), origin = ".pts files", _pictures_with_pts(root), 1
     if not len(pictures):
         raise ValueError(f"{root}: no labelled pictures")
-    yaw = head_angles(fit_landmarks(open_face_model("builtin"), points).cameras)[:, 0]
+    yaw = head_angles(fit_landmarks(open_face_model("builtin"), points - origin).cameras)[:, 0]
     if not np.isfinite(yaw).all():
         raise ValueError(f"{pictures[int(np.argmin(np.isfinite(yaw)))]}: its points are too few, or no face")
     label = root.resolve().name + ("" if split is None else f" {split}")
-    return LabelledFaces(label, pictures, (Annotation(name, points, face_sizes(points)),), {"yaw of a fit": yaw})
+    annotation = Annotation(name, points, face_sizes(points))
+    return LabelledFaces(label, pictures, (annotation,), {"yaw of a fit": yaw}, origin=origin)
 
 
 def read_pts(path: str | Path) -> Array:
-    """68 points of a .pts file (iBUG's, Matlab's pixels): (68, 2) with the first pixel's centre at 0.
+    """68 points of a .pts file, (68, 2), as it counts: in iBUG's, which are Matlab's, the first pixel's centre is at 1.
 
     Raises
     ------
@@ -234,7 +235,7 @@ def read_pts(path: str | Path) -> Array:
         numbers = np.zeros(0)
     if numbers.size != 136 or not np.isfinite(numbers).all():
         raise ValueError(f"{path}: not 68 points between braces, x and y a line")
-    return numbers.reshape(68, 2) - 1
+    return numbers.reshape(68, 2)
 
 
 def _pictures_with_pts(root: Path) -> tuple[list[Path], Array]:
