@@ -42,13 +42,15 @@ from test_replay import Ear, _assert_ends, _faces, _listens, _node  # noqa: E402
 from tf2_msgs.msg import TFMessage  # noqa: E402
 from visualization_msgs.msg import Marker, MarkerArray  # noqa: E402
 
+from radan_ros.networks.runtime import OpenVinoNetwork  # noqa: E402
 from radan_ros.ros.cdr import without_padding_noise  # noqa: E402
 from radan_ros.ros.images import image_message  # noqa: E402
 from radan_ros.ros.offline import Plan, node_names, pickled, unpickled  # noqa: E402
 from radan_ros.ros.outputs import PnccOutput  # noqa: E402
 from radan_ros.ros.parameters import from_values  # noqa: E402
 from radan_ros.tools import process_bag  # noqa: E402
-from radan_ros.tools.bags import Bag, BagTopic  # noqa: E402
+from radan_ros.tools.bags import Bag, BagTopic, bag_name  # noqa: E402
+from radan_ros.tools.naming import distinct_names  # noqa: E402
 from radan_ros.tools.play import camera_info  # noqa: E402
 from radan_ros.tools.record import bag_qos  # noqa: E402
 from radan_ros.tools.salvage import SalvageReader  # noqa: E402
@@ -219,6 +221,28 @@ def test_every_form_of_bag_gives_the_same_answers(
     assert [m for m in read if m[0] == "/radan/faces"] == [m for m in _read(done) if m[0] == "/radan/faces"]
 
 
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_metadata_are_what_rosbag2_of_humble_reads(storage: str, bag: Path, tmp_path: Path) -> None:
+    assert _run(bag, "--out", tmp_path, "--storage", storage) == 0
+    text = yaml.safe_load((tmp_path / "bag" / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+    # As its metadata_io.cpp and qos.cpp decode them: a text, in which enumerations are numbers.
+    for entry in text["topics_with_message_count"]:
+        told = entry["topic_metadata"]["offered_qos_profiles"]
+        assert isinstance(told, str)
+        for profile in yaml.safe_load(told) or ():
+            for name in ("history", "depth", "reliability", "durability", "liveliness"):
+                assert isinstance(profile[name], int), name
+    of_topology = next(t for t in text["topics_with_message_count"] if t["topic_metadata"]["name"] == "/radan/topology")
+    (profile,) = yaml.safe_load(of_topology["topic_metadata"]["offered_qos_profiles"])
+    assert (profile["durability"], profile["reliability"]) == (1, 1), "late ones get it, too"
+    # What version 9 holds besides is there as well.
+    assert of_topology["topic_metadata"]["type_description_hash"].startswith("RIHS01_") and text["custom_data"]
+    if storage == "sqlite3":  # the node that plays takes it from there
+        with contextlib.closing(sqlite3.connect(tmp_path / "bag" / "bag_0.db3")) as base:
+            rows = base.execute("SELECT name, type, serialization_format, offered_qos_profiles FROM topics").fetchall()
+        assert {yaml.safe_load(row[3])[0]["history"] for row in rows if row[3]} <= {0, 1, 2, 3}
+
+
 def test_definitions_that_an_old_bag_lacks_come_from_elsewhere(messages: list[Message], tmp_path: Path) -> None:
     path = _write(tmp_path / "old", messages, "sqlite3")
     base = sqlite3.connect(path / "old.db3")  # as Humble wrote it
@@ -363,6 +387,21 @@ def test_a_bad_image_costs_its_own_answer_and_is_named(
     assert [m for m in _read(tmp_path / "out" / "bag") if m[0][:4] in ("/cam", "/lab")] == spoilt[1:]
     # The next call finds it done, and says the same.
     assert _run(path, "--out", tmp_path / "out") == 1 and "image 4: step is 7" in capsys.readouterr().err
+
+
+def test_faces_that_no_pose_fits_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    info = camera_info(SIZE, math.radians(56), "eye")
+    info.d = [-10.0, 0.0, 0.0, 0.0, 0.0]  # as of a calibration that went wrong: no ray leads to her face
+    messages = [("/cam/camera_info", "sensor_msgs/msg/CameraInfo", START, serialize_message(info))]
+    for k, picture in enumerate(_pictures(4)):
+        raw = serialize_message(_image(k, picture))
+        messages.append(("/cam/image", "sensor_msgs/msg/Image", START + k * STEP, raw))
+    path = _write(tmp_path / "bag", messages)
+    for _ in range(2):  # the second run finds it done, and says the same
+        assert _run(path, "--out", tmp_path / "out", "--only-ours") == 1
+        said = capsys.readouterr().err
+        assert f"{path}: 3 faces in all images were left out, for no pose fits them\n" in said
+    assert [len(m.faces) for m in _answers(tmp_path / "out" / "bag")] == [0] * 4
 
 
 # ---------------------------------------------------------------------------------------------------------- as live
@@ -623,6 +662,50 @@ def test_a_bag_that_was_changed_in_place_is_another_one(
     assert "was made otherwise (bag); --overwrite makes it anew" in capsys.readouterr().err
 
 
+def test_a_bag_that_was_repaired_in_its_middle_is_another_one(
+    messages: list[Message], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = _write(tmp_path / "bag", messages, "mcap, compressed")
+    file = path / "bag.mcap"
+    whole = file.read_bytes()
+    _spoil_chunk(path)
+    assert file.stat().st_size == len(whole) and file.read_bytes()[-(1 << 17) :] == whole[-(1 << 17) :]
+    assert _run(path, "--out", tmp_path / "out", "--publish", "tf") == 1
+    capsys.readouterr()
+    file.write_bytes(whole)
+    assert _run(path, "--out", tmp_path / "out", "--publish", "tf") == 1
+    assert "was made otherwise (bag); --overwrite makes it anew" in capsys.readouterr().err
+    assert _run(path, "--out", tmp_path / "out", "--publish", "tf", "--overwrite") == 0
+
+
+def test_numbers_of_a_gpu_and_of_a_processor_are_not_joined_in_a_bag(
+    bag: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [bag, "--out", tmp_path, "--only-ours", "--publish", "tf", "--segment", "8"]
+    with monkeypatch.context() as patch:
+        patch.setattr(OpenVinoNetwork, "device", "cuda:1")
+        _stop_after(2, monkeypatch, arguments)
+    capsys.readouterr()
+    assert _run(*arguments) == 1 and "was made otherwise (device); --overwrite" in capsys.readouterr().err
+    monkeypatch.setattr(OpenVinoNetwork, "device", "cuda:0")
+    assert _run(*arguments) == 0
+
+
+def test_a_name_keeps_what_follows_its_dots(messages: list[Message], tmp_path: Path) -> None:
+    runs = [_write(tmp_path / "bags" / f"run.{k}", messages[:7]) for k in (1, 2)]
+    out = tmp_path / "out"
+    for run in runs:
+        assert _run(run, "--out", out, "--only-ours", "--publish", "tf", "--overwrite") == 0
+    assert {p.name for p in out.iterdir()} == {"run.1", "run.2"}
+    assert (out / "run.1" / "metadata.yaml").is_file()
+
+    file = runs[0] / "run.1.mcap"
+    other = _write(tmp_path / "monday" / "run.1", messages[:7])
+    names = [file, file.with_suffix(".db3.zstd"), runs[1], runs[1] / ".." / "run.1" / "x.y.mcap", tmp_path / "no.bag"]
+    assert distinct_names(names, bag_name) == ["run.1_mcap", "run.1_db3.zstd", "run.2", "x.y", "no.bag"]
+    assert distinct_names([runs[0], other], bag_name) == ["bags_run.1", "monday_run.1"]
+
+
 def test_no_recording_and_nothing_of_others_is_removed(
     messages: list[Message], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -792,6 +875,50 @@ def test_what_is_no_bag_or_empty_is_one_line(tmp_path: Path, bag: Path, capsys: 
     assert _run(bag, "--out", out, "--ray", "127.0.0.1:1") == 1 and "nothing answers" in capsys.readouterr().err
     assert _run(bag, "--out", out, "--set", "faces=1") == 2 and "faces is no parameter" in capsys.readouterr().err
     assert _run(bag, "--out", out, "--model", tmp_path / "x") == 1 and str(tmp_path / "x") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_bag_that_cannot_be_had_costs_itself_alone(
+    workers: int, messages: list[Message], done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sound, annex, secret = (_write(tmp_path / name, messages[:7]) for name in ("sound", "annex", "secret"))
+    (annex / "annex.mcap").unlink()
+    (annex / "annex.mcap").symlink_to(tmp_path / "not fetched")
+    secret.chmod(0)
+    far = tmp_path / ("x" * 300)  # longer than a name may be
+    given = [annex, far, sound, *([secret] if os.geteuid() else [])]  # root reads all
+    assert _run(*given, "--out", tmp_path / "out", "--publish", "tf", "--workers", workers) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == len(given) - 1
+    for path, why in ((annex, "No such file"), (far, "File name too long"), (secret, "Permission denied")):
+        assert path not in given or sum(str(path) in line and why in line for line in lines) == 1, path
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"sound"}
+    secret.chmod(0o700)
+
+
+def test_of_a_bag_of_which_a_file_is_elsewhere_the_others_are_taken(
+    done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = shutil.copytree(done, tmp_path / "bag")
+    (path / "bag_1.mcap").unlink()
+    (path / "bag_1.mcap").symlink_to(tmp_path / "not fetched")
+    arguments = (path, "--out", tmp_path / "out", "--only-ours", "--publish", "faces")
+    assert _run(*arguments) == 1 and "bag_1.mcap: nothing of it can be read" in capsys.readouterr().err
+    assert len(_answers(tmp_path / "out" / "bag")) == IMAGES - 10
+    (path / "bag_1.mcap").unlink()
+    shutil.copy(done / "bag_1.mcap", path)
+    assert _run(*arguments) == 1 and "was made otherwise (bag)" in capsys.readouterr().err
+    assert _run(*arguments, "--overwrite") == 0 and len(_answers(tmp_path / "out" / "bag")) == IMAGES
+
+
+def test_a_folder_for_the_results_may_be_in_ones_home(
+    messages: list[Message], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _write(tmp_path / "bag", messages[:7])
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    assert _run(path, "--out", "~/out", "--only-ours", "--publish", "tf") == 0
+    assert (tmp_path / "home" / "out" / "bag" / "metadata.yaml").is_file() and not (tmp_path / "~").exists()
 
 
 def test_an_error_that_nobody_foresaw_costs_its_own_bag(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from radan_ros.errors import line
 from radan_ros.tools.record import header_stamp, message_class, type_hash
-from radan_ros.tools.salvage import SalvageReader, is_data_file
+from radan_ros.tools.salvage import FILES, SalvageReader, is_data_file
 from radan_ros.tools.sources import SourceError
 
 if TYPE_CHECKING:
@@ -70,6 +70,14 @@ def is_bag(text: str) -> bool:
     if path.is_dir():
         return any(p.name == "metadata.yaml" or is_data_file(p) for p in path.iterdir())
     return is_data_file(path) and path.is_file()
+
+
+def bag_name(path: Path) -> str:
+    """Name of a bag: all of a folder's, dots as well (``run.1``); of a file's what stands before its endings."""
+    if path.is_dir():
+        return path.name
+    plain = path.name.removesuffix(".zstd")
+    return next((plain.removesuffix(end) for end in FILES if plain.endswith(end)), plain)
 
 
 class Bag:

@@ -82,7 +82,9 @@ class ChunkWriter(McapWriter):
 
 
 def writer(path: Path, storage: str, pool: Executor | None) -> Any:
-    """A writer of a bag in metadata version 9, which Jazzy and later write and read; not open yet.
+    """A writer of a bag in metadata version 8, which Humble and all later ones read; not open yet.
+
+    Version 9, which Jazzy writes, holds the same, but has the quality of service in words, on which Humble gives up.
 
     Parameters
     ----------
@@ -93,7 +95,7 @@ def writer(path: Path, storage: str, pool: Executor | None) -> Any:
     pool : Executor, optional
         Compresses chunks of MCAP.
     """
-    made = Writer(path, version=9, storage_plugin=StoragePlugin[storage.upper()])
+    made = Writer(path, version=8, storage_plugin=StoragePlugin[storage.upper()])
     made.STORAGE_PLUGINS = {**Writer.STORAGE_PLUGINS, StoragePlugin.MCAP: partial(ChunkWriter, pool=pool)}
     return made
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 # Pictures that are results themselves: of what (an input's name, and the number of a video's frame), and their kind.
@@ -16,7 +16,11 @@ _RESULT = re.compile(
 )
 
 
-def distinct_names(paths: Sequence[Path]) -> list[str]:
+def _stem(path: Path) -> str:
+    return path.stem
+
+
+def distinct_names(paths: Sequence[Path], stem: Callable[[Path], str] = _stem) -> list[str]:
     """A name a path: its stem; where several share one, with the ending as well, and then with folders before it.
 
     ``a.jpg`` is ``a``; beside ``a.png`` the two are ``a_jpg`` and ``a_png``; ``x/a.jpg`` and ``y/a.jpg`` are
@@ -26,16 +30,18 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
     ----------
     paths : sequence of Path
         All different.
+    stem : callable
+        What a file's name is without its ending.
     """
-    names = [path.stem for path in paths]
     absolute = [unrolled(path) for path in paths]
+    stems = names = [stem(path) for path in absolute]
     for depth in range(1 + max((len(path.parts) for path in absolute), default=0)):
         counts = Counter(names)
         if len(counts) == len(names):
             return names
         names = [
-            name if counts[name] == 1 else _with_folders(path, depth)
-            for name, path in zip(names, absolute, strict=True)
+            name if counts[name] == 1 else _with_folders(path, before, depth)
+            for name, path, before in zip(names, absolute, stems, strict=True)
         ]
     return [f"{name}_{i}" for i, name in enumerate(names)]  # folders whose names have "_" in them can still be alike
 
@@ -69,6 +75,6 @@ def results_among(paths: Sequence[Path], folder: Path) -> dict[Path, str]:
     return {path: (match["whole"] or match["face"]).replace("_", "-") for path, match in made.items()}
 
 
-def _with_folders(path: Path, depth: int) -> str:
+def _with_folders(path: Path, stem: str, depth: int) -> str:
     folders = path.parts[1:-1]
-    return "_".join([*folders[len(folders) - depth :], path.stem, path.suffix.lstrip(".")]).strip("_")
+    return "_".join([*folders[len(folders) - depth :], stem, path.name[len(stem) :].lstrip(".")]).strip("_")

@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from radan_ros.errors import line
-from radan_ros.tools.bags import Bag, is_bag
+from radan_ros.tools.bags import Bag, bag_name, is_bag
 from radan_ros.tools.naming import distinct_names
 from radan_ros.tools.progress import progress_bar
 from radan_ros.tools.segments import (
@@ -70,8 +70,8 @@ TICK = 0.5  # seconds between signs of life
 AHEAD, BEHIND = 4, 8  # messages and answers that wait to be published, and to be written
 HELD = 1 << 26  # bytes of images that are being drawn, and of what is to be written, but for one that is larger
 LOT = 1 << 20  # bytes that are written at a time
-FORMAT = 3  # of what is written; another one is another job
-OWN = {"model", "device", "threads"}  # parameters that change nothing in the bag, or are told by the model's figures
+FORMAT = 4  # of what is written; another one is another job
+OWN = {"model", "device", "threads"}  # parameters that change nothing in the bag, or of which others tell
 
 Tick = Callable[[int, int, int], None]
 """Told of progress: messages read, messages in all, images answered by this run."""
@@ -219,6 +219,10 @@ def _summary_of(work: Offline) -> dict[str, Any]:
     troubles = [f"{name}: {text}" for text in (*work.bag.losses, *sorted(work.log.errors))]
     if bad:
         troubles.append(f"{name}: {bad} images could not be answered ({work.reasons()})")
+    without_pose = sum(count["failed_fits"] for count in counts)
+    if without_pose:
+        faces = f"{without_pose} face{'' if without_pose == 1 else 's'}"
+        troubles.append(f"{name}: {faces} in all images were left out, for no pose fits them")
     return {
         "images": sum(count["images"] for count in counts),
         "answered": sum(count["answered"] for count in counts),
@@ -393,7 +397,7 @@ def _described(job: Job, bag: Bag, plan: Plan, parts: Parts) -> dict[str, Any]:
     files = [] if network is None else [network, network.with_suffix(".bin")]
     return {
         "format": FORMAT,
-        "bag": [[p.name, *fingerprint(p)] for p in _files(bag.path, logs=True)],
+        "bag": [_known_by(p) for p in _files(bag.path, logs=True)],
         "topics": [camera.name for camera in plan.cameras],
         "parameters": {k: v for k, v in asdict(plan.settings).items() if k not in OWN},
         "publish": [plan.faces, plan.transforms],
@@ -402,7 +406,16 @@ def _described(job: Job, bag: Bag, plan: Plan, parts: Parts) -> dict[str, Any]:
         "storage": [job.storage, job.compression],
         "segment": job.segment,
         "model": [model.name, model.face_model.version, *(zlib.crc32(f.read_bytes()) for f in files if f.is_file())],
+        "device": model.network.device.partition(":")[0],  # a GPU's last digits are not a processor's
     }
+
+
+def _known_by(path: Path) -> list[str | int]:
+    """Name and fingerprint of a file of a bag; of one that cannot be read, which the bag itself tells, the name."""
+    try:
+        return [path.name, *fingerprint(path)]
+    except OSError:
+        return [path.name]
 
 
 def _files(path: Path, *, logs: bool = False) -> list[Path]:
@@ -533,7 +546,7 @@ def process_all(
     """
     from tqdm import tqdm
 
-    sizes = [sum(p.stat().st_size for p in _files(Path(job.bag))) for job in jobs]
+    sizes = [_size_of(Path(job.bag)) for job in jobs]
     bar = progress_bar(total=sum(sizes), unit="B", unit_scale=True, leave=False)
     counted = [0] * len(jobs)
     images = [0] * len(jobs)
@@ -570,6 +583,14 @@ def process_all(
             runner.stop()
             for sign in signs:
                 Path(sign).unlink(missing_ok=True)
+
+
+def _size_of(bag: Path) -> int:
+    """Bytes of a bag's files; 0 where they cannot be had, which is told when its turn comes."""
+    try:
+        return sum(path.stat().st_size for path in _files(bag))
+    except OSError:
+        return 0
 
 
 def _result_of(future: Future[Result], job: Job) -> Result:
@@ -654,17 +675,23 @@ def _jobs(options: argparse.Namespace) -> tuple[list[Job], list[str]]:
     from radan_ros.ros.offline import check_names
     from radan_ros.threads import available_cores
 
-    paths = list(dict.fromkeys(Path(text).expanduser() for text in options.bags))
-    missing = [f"{path}: {'no rosbag2' if path.exists() else 'no such file or folder'}" for path in paths
-               if not is_bag(str(path))]  # fmt: skip
-    there = [path for path in paths if is_bag(str(path))]
-    out = Path(options.out).expanduser()
+    there, missing = [], []
+    for path in dict.fromkeys(Path(os.path.expanduser(text)) for text in options.bags):
+        try:
+            if is_bag(str(path)):
+                there.append(path)
+            else:
+                missing.append(f"{path}: {'no rosbag2' if path.exists() else 'no such file or folder'}")
+        except (OSError, RuntimeError) as error:  # a folder that is not to be read, a home of nobody
+            text = line(error)
+            missing.append(text if str(path) in text else f"{path}: {text}")
+    out = Path(options.out)
     parameters = _parameters(options)
     check_names(options.name, options.namespace)
     shared = max(1, available_cores() // max(1, min(options.workers, len(there))))
     threads = options.threads or (2 if options.ray else shared)
     jobs = []
-    for path, name in zip(there, distinct_names(there), strict=True):
+    for path, name in zip(there, distinct_names(there, bag_name), strict=True):
         _check_apart(out / name, there)
         jobs.append(
             Job(
@@ -760,7 +787,7 @@ def _parser() -> argparse.ArgumentParser:
         "after Ctrl-C and 143 after SIGTERM.",
     )
     parser.add_argument("bags", nargs="+", metavar="BAG", help="rosbag2 folder, or an .mcap or .db3 file of one")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the bags")
+    parser.add_argument("--out", required=True, type=os.path.expanduser, metavar="DIR", help="folder for the bags")
     parser.add_argument("--only-ours", action="store_true", help="write the node's topics alone")
     parser.add_argument(
         "--topics", nargs="+", default=(), metavar="TOPIC", help="image topics (default: those of the cameras)"

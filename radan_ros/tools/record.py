@@ -225,8 +225,8 @@ class BagRecorder:
         self._node, self._keep_times = node, keep_times
         self._limit = _spare_memory() if queue_bytes is None else queue_bytes
         try:
-            # Version 9 is what Jazzy and later write and read.
-            self._writer = Writer(self.folder, version=9, storage_plugin=StoragePlugin.MCAP)
+            # Version 8 is what Humble and all later ones read.
+            self._writer = Writer(self.folder, version=8, storage_plugin=StoragePlugin.MCAP)
             if compress:
                 self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
             self._writer.open()

@@ -36,7 +36,8 @@ KEY = "radan_process_bag"
 PROGRESS = "progress"
 """Name of a file in the folder of an unfinished bag, for the program's own use; it is removed at the end."""
 _END = b"end"  # begins the state of the last segment
-_PIECE = 1 << 16  # bytes at either end of a file by which it is known
+_PIECE = 1 << 16  # bytes at either end of a file of ours by which it is known
+_READ = 1 << 20  # bytes of any other file that are read at a time
 
 
 class BusyError(RuntimeError):
@@ -112,7 +113,23 @@ def partial_of(target: Path) -> Path:
 
 
 def fingerprint(path: Path) -> list[int]:
-    """Size of a file, and a checksum of its beginning and its end."""
+    """Size of a file, and a checksum of all of it.
+
+    zlib's CRC-32 goes through 2.5 GB a second on a server's core: the disk is slower, and the work on the bag by far.
+    """
+    size = check = 0
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(_READ):
+            size, check = size + len(piece), zlib.crc32(piece, check)
+    return [size, check]
+
+
+def _ends(path: Path) -> list[int]:
+    """Size of a file, and a checksum of its beginning and its end.
+
+    Enough for what this program wrote and had on the disk, of which a power cut takes the end, if anything: to read all
+    of it again, gigabytes a minute of a camera with all topics, would hold up each start.
+    """
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
@@ -263,7 +280,7 @@ class SegmentedBag:
         self._writer = self._pending = None
         (path / "state").write_bytes(state)
         files = sorted(path.iterdir())
-        (path / "seal").write_text(json.dumps({file.name: fingerprint(file) for file in files}), encoding="utf-8")
+        (path / "seal").write_text(json.dumps({file.name: _ends(file) for file in files}), encoding="utf-8")
         for written in (*files, path / "seal", path):
             _sync(written)
         os.rename(path, self._segment(self._count))
@@ -361,7 +378,7 @@ def _is_sealed(segment: Path) -> bool:
     """Whether a segment is there, whole."""
     try:
         seal = json.loads((segment / "seal").read_text(encoding="utf-8"))
-        return "state" in seal and all(fingerprint(segment / name) == told for name, told in seal.items())
+        return "state" in seal and all(_ends(segment / name) == told for name, told in seal.items())
     except (OSError, ValueError, TypeError, AttributeError):
         return False
 
