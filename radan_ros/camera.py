@@ -70,13 +70,15 @@ class CameraModel:
         Raises
         ------
         ValueError
-            When the figures are those of an uncalibrated camera (zeros), not finite, those of no lens, or of an unknown
-            model.
+            When the figures are those of an uncalibrated camera (zeros), not finite, those of no lens, without a
+            principal point, or of an unknown model.
         """
         name = "P" if rectified else "K"
         matrix = np.array(p if rectified else k, np.float64).reshape(-1)
+        if not np.isfinite(matrix).all():
+            raise ValueError(f"{name} is not finite")
         matrix = matrix.reshape(3, 4)[:, :3] if rectified else matrix.reshape(3, 3)
-        if not np.isfinite(matrix).all() or matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
+        if matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
             raise ValueError(
                 f"{name} has focal lengths {matrix[0, 0]:g}, {matrix[1, 1]:g}: the camera is not calibrated"
                 + (" (image_is_rectified asks for P)" if rectified else "")
@@ -86,6 +88,9 @@ class CameraModel:
             raise ValueError(
                 f"{name} has focal lengths {matrix[0, 0]:g}, {matrix[1, 1]:g}: no lens gives {size[1]}x{size[0]} so"
             )
+        # Of the whole sensor, before any region is cut out: there no calibration ends in the corner.
+        if not matrix[:2, 2].any():
+            raise ValueError(f"{name} has its principal point at 0, 0, the image's corner: it was not filled in")
         coefficients = np.zeros(0) if rectified else np.array(d, np.float64).reshape(-1)
         if not np.isfinite(coefficients).all():
             raise ValueError("D is not finite")

@@ -19,7 +19,7 @@ SELLION = 27  # landmark at the origin of the head frame (REP-155)
 # Assumed error of a landmark in x and in y, relative to the face box: on photographs, networks of this family are off
 # by 3 to 4 % of it in the mean.
 _LANDMARK_SIGMA = 0.02
-# Relative spread of the distance: of adult heads, and of the focal length where a field of view is assumed.
+# Relative spread of the size of adult heads, and of the focal length where a field of view is assumed.
 _SIZE_SPREAD, _FOCAL_SPREAD = 0.04, 0.5
 # How far the perspective fit may change the shape that the network saw in weak perspective: standard deviation of what
 # each mode moves, in metres, the root mean square over the landmarks or over the mesh, whichever is larger. The scale
@@ -63,7 +63,8 @@ def metric_face(face: Face, face_model: FaceModel, camera: CameraModel) -> Metri
     """Fit the reconstructed head, in metres, to the face's landmarks through the camera.
 
     The metres come from the face model's unit and the reconstructed shape: a head of another size than that is placed
-    too near or too far by the same ratio (`perspective_fit` states the spread, in the covariance).
+    too near or too far by the same ratio. Where the camera is not calibrated, so is one that is seen through another
+    lens than the assumed one, and off the axis it is turned, too. The covariance states both.
 
     Raises
     ------
@@ -82,7 +83,8 @@ def metric_face(face: Face, face_model: FaceModel, camera: CameraModel) -> Metri
         modes=modes * freedom,
         pixel_sigma=_LANDMARK_SIGMA * size,
         independent=_INDEPENDENT,
-        size_spread=_SIZE_SPREAD if camera.calibrated else _FOCAL_SPREAD,
+        size_spread=_SIZE_SPREAD,
+        focal_spread=0.0 if camera.calibrated else _FOCAL_SPREAD,
     )
     change = change * freedom
     in_camera = (points + (modes @ change).T) @ pose.rotation.T + pose.translation

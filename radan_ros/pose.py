@@ -198,6 +198,7 @@ def perspective_fit(
     pixel_sigma: float = 1.0,
     independent: float | None = None,
     size_spread: float = 0.04,
+    focal_spread: float = 0.0,
 ) -> PerspectiveFit:
     """Pose, and within limits the shape, of a head in metres from its landmarks in the image (Levenberg-Marquardt).
 
@@ -228,6 +229,8 @@ def perspective_fit(
     size_spread : float
         Assumed relative standard deviation of the head's size, which a single image cannot tell from distance.
         4 % is about the spread of adult head breadth and length in anthropometric surveys (Gordon et al., 2014).
+    focal_spread : float
+        Standard deviation of the logarithm of the camera's focal length, where that is assumed: for the covariance.
 
     Returns
     -------
@@ -271,7 +274,21 @@ def perspective_fit(
     position = ahead @ fitted.position
     along = np.append(position, np.zeros(3))
     covariance += size_spread**2 * np.outer(along, along)
+    bent = _by_focal_length(position)
+    covariance += focal_spread**2 * np.outer(bent, bent)
     return PerspectiveFit(HeadPose(ahead @ fitted.rotation, position, covariance, residual), fitted.coefficients)
+
+
+def _by_focal_length(position: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Derivative (6,) of position and rotation by the logarithm of the focal length, the image being the same.
+
+    A longer lens shows what is farther off: z grows with it, x and y stay. The ray of the face turns to the axis by
+    sin(theta) cos(theta), theta being their angle, and the head turns with it, about (y, -x, 0): it keeps the side that
+    it shows. Written without theta, which has no direction on the axis.
+    """
+    x, y, z = position
+    turn = z / (position @ position)
+    return np.array([0, 0, z, turn * y, -turn * x, 0])
 
 
 class _Levenberg:

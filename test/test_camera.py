@@ -80,7 +80,11 @@ def test_field_of_view_spans_the_width() -> None:
     [
         (dict(k=[0.0] * 9), "K.*not calibrated"),
         (dict(k=K, p=[0.0] * 12, rectified=True), "P.*not calibrated"),
-        (dict(k=[np.nan] * 9), "K"),
+        (dict(k=[np.nan] * 9), "K is not finite"),
+        (dict(k=[*K[:2], np.inf, *K[3:]]), "K is not finite"),
+        (dict(k=K, p=[400.0, 0, 300, np.nan, 0, 400, 200, 0, 0, 0, 1, 0], rectified=True), "P is not finite"),
+        (dict(k=[500.0, 0, 0, 0, 510.0, 0, 0, 0, 1]), "K has its principal point at 0, 0"),
+        (dict(k=K, p=[400.0, 0, 0, 0, 0, 400, 0, 0, 0, 0, 1, 0], rectified=True), "P has its principal point at 0, 0"),
         (dict(k=K, d=[0.1] * 5, distortion_model="fancy"), "fancy.*unknown"),
         (dict(k=K, d=[0.1] * 3), "3 coefficients"),
         (dict(k=K, d=[np.inf] * 5), "D is not finite"),
@@ -89,6 +93,11 @@ def test_field_of_view_spans_the_width() -> None:
 def test_bad_calibrations_are_refused_by_name(arguments: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         CameraModel.from_calibration((480, 640), **arguments)
+
+
+def test_a_region_may_begin_at_the_principal_point() -> None:
+    part = CameraModel.from_calibration((480, 640), K).part((245, 320), (320, 235), (1, 1))
+    assert np.allclose(part.matrix[:2, 2], 0) and np.allclose(part.project([[0, 0, 1.0]]), 0)
 
 
 @pytest.mark.parametrize("focal", [1e-3, 1e9])

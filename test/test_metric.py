@@ -232,6 +232,26 @@ def test_an_assumed_field_of_view_is_no_measure_of_distance(face_model: FaceMode
     assert np.allclose(known.covariance[3:, 3:], assumed.covariance[3:, 3:])
 
 
+@pytest.mark.parametrize("degrees", [45, 75, 90])
+@pytest.mark.parametrize("column", [319.5, 560])
+@pytest.mark.parametrize("yaw", [-0.4, 0.0, 0.5])
+def test_the_covariance_of_an_assumed_field_of_view_holds_for_other_lenses(
+    face_model: FaceModel, degrees: float, column: float, yaw: float
+) -> None:
+    """Also where they turn the ray of a face, and the head with it: at the image's edge."""
+    true, assumed = (CameraModel.from_field_of_view((480, 640), np.deg2rad(d)) for d in (degrees, 60))
+    ray = np.append(true.unproject([[column, 239.5]])[0], 1)
+    rotation, position = looking_along(ray) @ rotation_from_euler(yaw, 0.1, 0), ray * true.matrix[0, 0] / 700
+    pixels = true.project(in_head(face_model, np.zeros(50)) @ rotation.T + position)
+    pose = metric_face(exact_face(face_model, np.zeros(50), pixels), face_model, assumed).pose
+    turned = cv2.Rodrigues(pose.rotation @ rotation.T)[0].ravel()
+    error = np.concatenate([pose.translation - position, turned])
+    assert np.sqrt(error @ np.linalg.solve(pose.covariance, error)) < 3
+    spread = np.sqrt(np.diag(pose.covariance))
+    assert spread[2] > 0.4 * pose.translation[2], "nobody knows how far it is"
+    assert (spread[4] > np.deg2rad(8)) == (column > 500), "on the axis the rotation is known nevertheless"
+
+
 def test_the_scale_of_the_coefficients_does_not_matter(face_model: FaceModel) -> None:
     """Models of the Basel family count in other units, and their coefficients in hundred thousands."""
     random = np.random.default_rng(13)
