@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix, get_package_share_directory
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, LogInfo, OpaqueFunction
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
@@ -29,7 +29,7 @@ def installed(package: str) -> bool:
     return True
 
 
-def drive(context: LaunchContext) -> list[Node]:
+def drive(context: LaunchContext) -> list[Node | LogInfo]:
     """The camera driver, which publishes image_raw and camera_info in the camera's namespace."""
 
     def value(name: str) -> str:
@@ -54,8 +54,8 @@ def drive(context: LaunchContext) -> list[Node]:
         common["camera_info_url"] = value("camera_info_url")
     camera: dict[str, Any]
     if driver == "usb_cam":
-        sizes = {"image_width": width, "image_height": height, "framerate": rate}
-        camera = {"executable": "usb_cam_node_exe", "parameters": [common | sizes | {"frame_id": frame}]}
+        form = {"image_width": width, "image_height": height, "framerate": rate, "pixel_format": value("pixel_format")}
+        camera = {"executable": "usb_cam_node_exe", "parameters": [common | form | {"frame_id": frame}]}
     elif driver == "v4l2_camera":
         sizes = {"image_size": [width, height], "camera_frame_id": frame}
         camera = {"executable": "v4l2_camera_node", "parameters": [common | sizes]}
@@ -63,15 +63,16 @@ def drive(context: LaunchContext) -> list[Node]:
         # It knows no calibration: without CameraInfo the node says that distances are a guess.
         options = ["--no-camera-info", "--best-effort", "--frame-id", frame]
         camera = {"executable": "play", "arguments": [device, *options], "remappings": [("image", "image_raw")]}
-    return [
-        Node(
-            package="radan_ros" if driver == "play" else driver,
-            name="driver",
-            namespace=value("camera"),
-            output="screen",
-            **camera,
-        )
-    ]
+    node = Node(
+        package="radan_ros" if driver == "play" else driver,
+        name="driver",
+        namespace=value("camera"),
+        output="screen",
+        **camera,
+    )
+    if driver == "play" and value("camera_info_url"):
+        return [LogInfo(msg="camera_info_url is ignored: the driver is play, which reads no calibration"), node]
+    return [node]
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -91,7 +92,17 @@ def generate_launch_description() -> LaunchDescription:
             argument("width", "640", "Width of the images in pixels (play: as the camera likes)."),
             argument("height", "480", "Height of the images in pixels (play: as the camera likes)."),
             argument("frame_rate", "30.0", "Images a second, of usb_cam."),
-            argument("camera_info_url", "", "Calibration, as camera_calibration writes it: file:///path/camera.yaml."),
+            argument(
+                "pixel_format",
+                "yuyv",
+                "Format of the camera, of usb_cam, by its names: yuyv, uyvy, mjpeg2rgb (many cameras need it for large "
+                "images at full rate), ...",
+            ),
+            argument(
+                "camera_info_url",
+                "",
+                "Calibration, as camera_calibration writes it: file:///path/camera.yaml; the driver play ignores it.",
+            ),
             argument("fixed_frame", LaunchConfiguration("camera_frame"), "RViz' fixed frame."),
             argument("image", ["/", LaunchConfiguration("camera"), "/image_raw"], "Image topic of the camera."),
             OpaqueFunction(function=drive),

@@ -98,7 +98,8 @@ class TrackerSettings:
         The same while there is no face, or one was lost within the last second (`cues.GOES_ON`): how late a face may
         be noticed, against the load of an empty room. Not more than `detection_period`.
     max_faces : int
-        Faces beyond this many are left out, the least sure first. As many lost ones are remembered, the newest.
+        Most faces that are followed. Those that are stay; of new ones the detector's surest get the places that are
+        left. As many lost ones are remembered, the newest.
     min_confidence : float
         0 .. 1: a face that the network is less sure of counts as not seen. A face begins, or comes back, only
         somewhat above it.

@@ -6,6 +6,7 @@ import sys
 import time
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("radan_ros.msg", reason="needs ROS and the built package: make test")
@@ -16,6 +17,7 @@ from rclpy.subscription import Subscription
 from ros_client import PATIENCE
 from std_msgs.msg import Header
 
+from radan_ros.ros import compat
 from radan_ros.ros.compat import event_handler, with_message_info
 
 
@@ -59,3 +61,37 @@ def test_event_callbacks_are_found_under_their_old_name(monkeypatch: pytest.Monk
         patch.setitem(sys.modules, "rclpy.qos_event", old := type(sys)("rclpy.qos_event"))
         patch.setattr(rclpy, "qos_event", old, raising=False)
         assert event_handler() is old
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_what_converts_colours_is_looked_for_once(installed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[str] = []
+
+    class Finder:
+        """Stands for a cv_bridge that is not there."""
+
+        @staticmethod
+        def find_spec(name: str, *_: Any) -> None:
+            if name == "cv_bridge":
+                looks.append(name)
+                raise ImportError(name)
+
+    class Bridge:
+        def imgmsg_to_cv2(self, plain: Any, _encoding: str) -> np.ndarray:
+            return np.repeat(plain.data[..., None], 3, axis=2)
+
+    compat._converter.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.delitem(sys.modules, "cv_bridge", raising=False)
+        if installed:
+            module = type(sys)("cv_bridge")
+            module.CvBridge, module.CvBridgeError = Bridge, RuntimeError
+            patch.setitem(sys.modules, "cv_bridge", module)
+        else:
+            pytest.importorskip("rosbags.image")
+            patch.setattr(sys, "meta_path", [Finder, *sys.meta_path])
+        for grey in (40, 200, 90):
+            pixels = compat.convert_to_bgr("mono8", np.full((2, 3), grey, np.uint8))
+            assert pixels.shape == (2, 3, 3) and (pixels == grey).all()
+    compat._converter.cache_clear()
+    assert looks == ([] if installed else ["cv_bridge"])

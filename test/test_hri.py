@@ -28,6 +28,7 @@ from rclpy.validate_full_topic_name import validate_full_topic_name
 from ros_client import AT_ONCE, PATIENCE, Client, Process, connected
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
+from tf2_msgs.msg import TFMessage
 
 from radan_ros import Model, Pipeline
 from radan_ros.camera import CameraModel
@@ -330,6 +331,29 @@ def test_a_lost_face_stays_on_the_list_while_it_may_come_back(
     assert ids(90.0) == [], "a camera without a clock"
 
 
+def test_another_time_to_come_back_holds_for_the_faces_on_the_list(
+    listener: Listener, output: Any, tracked: list[Any], scene: Scene
+) -> None:
+    assert publish(listener, output, tracked, scene.answer(100.0, 7)) == ["f0007"]
+    output.change(Settings(retain=2.0))
+    assert publish(listener, output, tracked, scene.answer(101.5)) == ["f0007"]
+    output.change(Settings(retain=1.0))
+    assert publish(listener, output, tracked, scene.answer(101.6)) == []
+
+
+def test_images_without_a_frame_give_faces_but_no_frames(
+    listener: Listener, output: Any, tracked: list[Any], scene: Scene
+) -> None:
+    frames = listener.listen("/tf", TFMessage)
+    listener.wait(lambda: output._tf.get_subscription_count(), "the subscription")
+    answer = scene.answer(100.0, 7)
+    answer.header.frame_id = ""
+    assert publish(listener, output, tracked, answer) == ["f0007"]
+    publish(listener, output, tracked, scene.answer(100.1, 7))
+    listener.wait(lambda: frames, "the next image's frames")
+    assert all(t.header.frame_id for m in frames for t in m.transforms) and len(frames) == 1
+
+
 def test_nothing_is_left_on_the_list_when_the_node_stops(
     listener: Listener, output: Any, tracked: list[Any], scene: Scene
 ) -> None:
@@ -586,6 +610,24 @@ def test_humans_can_be_switched_off_and_on_again(client: Client, astronaut: np.n
     publish("meshes", "humans")
     client.wait(lambda: client.count_publishers("/humans/faces/tracked"), "the list")
     answered(client, astronaut, 1)
+
+
+def test_another_time_to_come_back_takes_nobody_away(client: Client, astronaut: np.ndarray) -> None:
+    name = answered(client, astronaut, 1)[1]["tracked"].ids[0]
+    topics = ("/humans/faces/tracked", f"/humans/faces/{name}/roi")
+
+    def publishers() -> list[bytes]:
+        return [bytes(p.endpoint_gid) for topic in topics for p in client.get_publishers_info_by_topic(topic)]
+
+    before = client.wait(lambda: len(publishers()) == 2 and publishers(), "the topics")
+    client.received["tracked"].clear()
+    try:
+        assert client.set(retain=2.0)[0].successful
+        _, answers = answered(client, astronaut, 1)
+        assert answers["tracked"].ids == [name] and all(m.ids == [name] for m in client.received["tracked"])
+        assert publishers() == before, "the topics are those of before"
+    finally:
+        client.set(retain=1.0)
 
 
 def test_deactivating_empties_the_list(client: Client, astronaut: np.ndarray) -> None:

@@ -214,3 +214,33 @@ def test_a_bag_is_played_to_the_node_and_all_ends_with_it(launch: Any, tmp_path:
     said = played.said()
     assert "first image: 640x480 bgr8 in 'eye'" in said and "first face" in said, said
     assert re.search(r"20 images of \S+/bag", said) and "Traceback" not in said, said
+
+
+def test_a_calibration_that_the_driver_does_not_read_is_said(launch: Any) -> None:
+    camera = launch(
+        "usb_cam", "driver:=play", "video_device:=/dev/none", "camera_info_url:=file:///x", "lifecycle:=true"
+    )
+    camera.wait_for("camera_info_url is ignored: the driver is play")
+    camera = launch("usb_cam", "driver:=play", "video_device:=/dev/none", "lifecycle:=true")
+    camera.wait_for("/dev/none: no such file")
+    assert "camera_info_url" not in camera.said()
+
+
+@pytest.mark.parametrize("form", ["yuyv", "mjpeg2rgb"])
+def test_usb_cam_is_told_a_format_that_the_node_reads(
+    form: str, launch: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a package of its name that says what it was told."""
+    marker = tmp_path / "share" / "ament_index" / "resource_index" / "packages" / "usb_cam"
+    program = tmp_path / "lib" / "usb_cam" / "usb_cam_node_exe"
+    for path in (marker, program):
+        path.parent.mkdir(parents=True)
+    marker.touch()
+    program.write_text('#!/bin/sh\nfor word in "$@"; do if [ -f "$word" ]; then cat "$word"; fi; done\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"{tmp_path}{os.pathsep}{os.environ['AMENT_PREFIX_PATH']}")
+    chosen = () if form == "yuyv" else (f"pixel_format:={form}",)
+    driver = launch("usb_cam", "camera_info_url:=file:///x", "lifecycle:=true", *chosen)
+    driver.wait_for(f"pixel_format: {form}")
+    driver.wait_for("camera_info_url: file:///x")
+    assert "is ignored" not in driver.said()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
+import time
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
@@ -31,6 +33,7 @@ from test_export import READERS
 from radan_ros import Model
 from radan_ros.ros import engine
 from radan_ros.ros import node as node_module
+from radan_ros.ros import worker as worker_module
 from radan_ros.ros.node import RadanNode
 from radan_ros.ros.parameters import Settings
 from radan_ros.ros.subscriptions import Arrival
@@ -313,6 +316,40 @@ def test_a_view_that_fails_is_counted_and_harms_no_other(
     assert len(published) == 1 and inside.statistics.counters["processed"] == 1
     assert inside.statistics.counters["bad"] == 1 and "meshes: KeyError" in inside.statistics.last_bad
     assert answerer.newest is published[0]
+
+
+def test_a_worker_that_is_stuck_is_told_and_blocks_nobody(
+    inside: RadanNode, astronaut: np.ndarray, monkeypatch: Any
+) -> None:
+    goes_on, said = threading.Event(), []
+    monkeypatch.setattr(worker_module, "PATIENCE", 0.2)
+    monkeypatch.setattr(node_module, "STUCK", 0.1)
+    monkeypatch.setattr(inside._diagnostics, "publish", lambda message: said.append(message.status[0]))
+    assert inside.start()
+    session = inside._session
+    monkeypatch.setattr(session.answerer, "_answer", lambda _: goes_on.wait())
+    try:
+        session.worker.put(Arrival(Image(), 0.0))
+        while not session.worker.busy():
+            time.sleep(0.01)
+        refused = inside.set_parameters_atomically([Parameter("max_faces", value=3)])
+        assert not refused.successful and "the worker has been at an image for" in refused.reason
+        assert inside.settings.max_faces == inside._engine.tracker.settings.max_faces == 10
+        for action in (inside.reset, lambda: inside.pause(True)):
+            with pytest.raises(RuntimeError, match="the worker has been at an image for"):
+                action()
+        assert not session.input.paused, "what is refused changes nothing"
+        inside._diagnose()
+        assert said[-1].level == DiagnosticStatus.WARN and "at one image for" in said[-1].message
+    finally:
+        goes_on.set()
+    while session.worker.busy():
+        time.sleep(0.01)
+    inside._diagnose()
+    assert "at one image for" not in said[-1].message and inside.settings.max_faces == 10, "given up is given up"
+    assert inside.set_parameters_atomically([Parameter("max_faces", value=3)]).successful
+    assert inside._engine.tracker.settings.max_faces == 3
+    assert session.worker.call(lambda: time.sleep(0.4) or "done") == "done", "once begun, it may take long"
 
 
 def test_rendering_goes_to_the_cpu_where_a_gpu_fails_at_its_first_picture(monkeypatch: Any, builtin: Model) -> None:

@@ -96,6 +96,11 @@ def faces_of(client: Client) -> list[Any]:
     return client.received["faces"][-1].faces if client.received["faces"] else []
 
 
+def stamps(client: Client, first: int) -> list[float]:
+    """Stamps of the answers from one on, seconds."""
+    return [m.header.stamp.sec + m.header.stamp.nanosec * 1e-9 for m in client.received["faces"][first:]]
+
+
 def after(client: Client, condition: Any, what: str) -> Any:
     """The first answer from now on for which a condition holds."""
     seen = len(client.received["faces"])
@@ -147,7 +152,9 @@ def test_a_change_of_several_parameters_is_applied_whole_or_not(client: Client) 
     refused = client.set_atomically(max_rate=5.0, detector="magic")
     assert not refused.successful and "magic" in refused.reason
     assert client.get("max_rate", "detector") == [0.0, "dlib_hog"]
-    seconds = [answer.header.stamp.sec + answer.header.stamp.nanosec * 1e-9 for answer in client.received["faces"]]
+    first = len(client.received["faces"]) + 1  # the last one of before may still be on its way
+    client.wait(lambda: len(client.received["faces"]) > first + 5, "answers")
+    seconds = stamps(client, first)
     assert min(b - a for a, b in zip(seconds, seconds[1:], strict=False)) < 0.19, "not at 5 Hz"
     accepted = client.set_atomically(max_faces=4, smoothing=0.5, retain=1.0, detection_period=0.25)
     assert accepted.successful, accepted.reason
@@ -177,9 +184,22 @@ def test_the_rate_limit_skips_images_before_any_work(client: Client) -> None:
     assert client.set(max_rate=5.0)[0].successful
     first = len(client.received["faces"]) + 1  # the last one of before may still be on its way
     client.wait(lambda: len(client.received["faces"]) > first + 5, "answers")
-    stamps = [m.header.stamp.sec + m.header.stamp.nanosec * 1e-9 for m in client.received["faces"][first:]]
-    assert min(b - a for a, b in zip(stamps, stamps[1:], strict=False)) > 0.15
+    seconds = stamps(client, first)
+    assert min(b - a for a, b in zip(seconds, seconds[1:], strict=False)) > 0.15
     client.diagnostics(lambda v: int(v["skipped"]) > int(before["skipped"]), "skipped images")
+    assert client.set(max_rate=0.0)[0].successful
+    after(client, lambda m: m.faces, "the face")
+
+
+def test_a_higher_rate_does_not_wait_for_the_old_period_to_end(client: Client) -> None:
+    skipped = int(client.diagnostics(lambda v: True, "anything")["skipped"])
+    assert client.set(max_rate=0.1)[0].successful
+    client.diagnostics(lambda v: int(v["skipped"]) > skipped + 3, "skipped images")
+    last = len(client.received["faces"]) - 1
+    assert client.set(max_rate=30.0)[0].successful
+    client.wait(lambda: len(client.received["faces"]) > last + 3, "answers")
+    seconds = stamps(client, last)
+    assert max(b - a for a, b in zip(seconds, seconds[1:], strict=False)) < 6, "not 10 s"
     assert client.set(max_rate=0.0)[0].successful
     after(client, lambda m: m.faces, "the face")
 

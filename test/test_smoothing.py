@@ -358,16 +358,22 @@ def test_the_measures_see_jitter_and_lag(benchmark: ModuleType) -> None:
     assert benchmark.kept(wave, 0.05 + 0.08 * np.sin((np.arange(200) - 1) / 3), 0.03) == pytest.approx(80, abs=3)
 
 
-@pytest.mark.parametrize("clip", ["d12.mp4", "d20.mp4"])
 def test_on_real_heads_jitter_falls_by_60_percent_with_an_image_of_lag(
-    clip: str, shared: Path, builtin: Model, benchmark: ModuleType
+    shared: Path, builtin: Model, benchmark: ModuleType
 ) -> None:
-    images, rate = benchmark.read_clip(shared / "video" / clip)
-    faces = benchmark.follow(Pipeline(builtin, open_detector("dlib_hog")), images)
-    smoothed = benchmark.smooth(faces, rate, builtin, Smoothing())
-    result = benchmark.measure(benchmark.landmarks(faces), benchmark.landmarks(smoothed), rate)
-    assert result.falls > 60
-    assert not result.lag_slow > 1
-    assert not result.lag_fast > 1
-    assert not result.mouth < 75
-    assert not result.eyes < 75
+    results = []
+    for clip in ("d12.mp4", "d20.mp4"):
+        images, rate = benchmark.read_clip(shared / "video" / clip)
+        faces = benchmark.follow(Pipeline(builtin, open_detector("dlib_hog")), images)
+        smoothed = benchmark.smooth(faces, rate, builtin, Smoothing())
+        results.append(benchmark.measure(benchmark.landmarks(faces), benchmark.landmarks(smoothed), rate))
+    for name, least, most in (
+        ("falls", 60, 100),
+        ("lag_slow", -1, 1),
+        ("lag_fast", -1, 1),
+        ("mouth", 75, 150),
+        ("eyes", 75, 150),
+    ):
+        values = [getattr(result, name) for result in results]
+        measured = [value for value in values if not np.isnan(value)]  # not every head moves in every way
+        assert measured and all(least < value <= most for value in measured), (name, values)

@@ -7,6 +7,7 @@ whose one message is the same on the wire.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -64,10 +65,27 @@ def convert_to_bgr(encoding: str, pixels: NDArray[Any]) -> NDArray[np.uint8]:
     ImportError
         Names what to install.
     """
-    # Both libraries take anything with the fields of the message. Rows without padding and in the machine's byte order:
-    # neither reads the others rightly (cv_bridge takes padding for columns, rosbags-image knows no step).
+    return _converter()(_plain(encoding, pixels))
+
+
+@functools.cache
+def _converter() -> Callable[[SimpleNamespace], NDArray[np.uint8]]:
+    """What converts colours here, tried on one pixel: an import that fails is looked for on the disk each time."""
+    try:
+        _with_cv_bridge(_plain("mono8", np.zeros((1, 1), np.uint8)))
+    except ImportError:  # none, or one that was built for another NumPy, which it says only when it is used
+        return _with_rosbags_image
+    return _with_cv_bridge
+
+
+def _plain(encoding: str, pixels: NDArray[Any]) -> SimpleNamespace:
+    """An image as both libraries take it, which want no more than the fields of the message.
+
+    Rows without padding and in the machine's byte order: neither reads the others rightly (cv_bridge takes padding for
+    columns, rosbags-image knows no step).
+    """
     packed = np.ascontiguousarray(pixels)
-    plain = SimpleNamespace(
+    return SimpleNamespace(
         height=packed.shape[0],
         width=packed.shape[1],
         encoding=encoding,
@@ -75,10 +93,6 @@ def convert_to_bgr(encoding: str, pixels: NDArray[Any]) -> NDArray[np.uint8]:
         step=packed.strides[0],
         data=packed,
     )
-    try:
-        return _with_cv_bridge(plain)
-    except ImportError:  # none, or one that was built for another NumPy
-        return _with_rosbags_image(plain)
 
 
 def _with_cv_bridge(plain: SimpleNamespace) -> NDArray[np.uint8]:

@@ -89,6 +89,11 @@ class Report:
         if line is not None:
             self.logger.warning(line)
 
+    def forget(self) -> None:
+        """What was told once is told again: the node begins anew."""
+        with self._lock:
+            self._said.clear()
+
     def once(self, what: str, text: str = "", *, warn: bool = False) -> None:
         """Log a text (default: `what`) the first time that `what` is told."""
         with self._lock:
@@ -187,22 +192,29 @@ class Statistics:
         return out
 
 
-def assess(state: str, *, problem: str, silence: str, bad: str) -> tuple[bytes, str]:
+def assess(
+    state: str, *, problem: str, silence: str, bad: str, stuck: str = "", calibration: str = ""
+) -> tuple[bytes, str]:
     """Level (of a DiagnosticStatus) and summary of a node.
 
     Parameters
     ----------
     state : str
         Of the lifecycle (unconfigured, inactive, active, finalized), or paused.
-    problem, silence, bad : str
-        Why the last transition failed; why no image comes; why a message of the last seconds could not be used.
+    problem, silence, bad, stuck, calibration : str
+        Why the last transition failed; why no image comes; why a message of the last seconds could not be used; at what
+        the worker is for so long; why the CameraInfo does not go with the images.
     """
     if problem:
         return DiagnosticStatus.ERROR, problem
+    if state in ("active", "paused") and stuck:
+        return DiagnosticStatus.WARN, stuck
     if state == "active" and silence:
         return DiagnosticStatus.WARN, silence
     if state == "active" and bad:
         return DiagnosticStatus.WARN, f"bad messages: {bad}"
+    if state == "active" and calibration:
+        return DiagnosticStatus.WARN, calibration
     return DiagnosticStatus.OK, state
 
 

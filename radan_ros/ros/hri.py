@@ -177,6 +177,10 @@ class HumansOutput:
         self._tracked = topics.publisher(node, IdsList, f"{FACES}/tracked", topics.reliable())
         self._tf = topics.publisher(node, TFMessage, "/tf", topics.reliable(100))
 
+    def change(self, settings: Settings) -> None:
+        """Take another `retain`: the faces on the list stay, and are judged by it from the next image on."""
+        self._retain = round(settings.retain * 1e9)
+
     def wanted(self) -> bool:
         """Always: who listens to /tf or waits for a face cannot be told from the count of subscribers."""
         return True
@@ -196,7 +200,7 @@ class HumansOutput:
         kept = {
             name: face for name, face in self._faces.items() if name in seen or 0 < stamp - face.seen <= self._retain
         }
-        if seen:
+        if seen and header.frame_id:  # listeners refuse a frame without a parent
             self._tf.publish(_frames(header, {name: answer.metric[i] for name, i in seen.items()}))
         self._tracked.publish(IdsList(header=header, ids=list(kept)))
         for name, i in seen.items():

@@ -25,9 +25,14 @@ _ENCODINGS = {
     "mono16": (2, 1),
     "bgr16": (2, 3),
     "rgb16": (2, 3),
+    "yuv422_yuy2": (1, 2),
+    "yuyv": (1, 2),
+    "yuv422": (1, 2),
+    "uyvy": (1, 2),
     **{f"bayer_{order}{bits}": (bits // 8, 1) for order in ("rggb", "bggr", "gbrg", "grbg") for bits in (8, 16)},
 }
-_SAME_AS = {"8UC1": "mono8", "8UC3": "bgr8"}
+# The first two of the four are YUYV, the others UYVY: each has an old and a new name in sensor_msgs.
+_SAME_AS = {"8UC1": "mono8", "8UC3": "bgr8", "yuv422_yuy2": "yuyv", "yuv422": "uyvy"}
 ENCODINGS = tuple(_ENCODINGS)
 
 
@@ -37,8 +42,8 @@ def image_view(message: Image) -> NDArray[Any]:
     Returns
     -------
     (H, W) or (H, W, C) uint8 or uint16
-        In the message's channel order; rows may be padded (strided), as `step` says. 16-bit images of the other byte
-        order are copied.
+        In the message's channel order (YUV 4:2:2: two bytes a pixel); rows may be padded (strided), as `step` says.
+        16-bit images of the other byte order are copied.
 
     Raises
     ------
@@ -51,6 +56,8 @@ def image_view(message: Image) -> NDArray[Any]:
     if height == 0 or width == 0:
         raise ValueError(f"the image is empty: width {width}, height {height}")
     depth, channels = _ENCODINGS[encoding]
+    if channels == 2 and width % 2:
+        raise ValueError(f"width is {width}, but {encoding} holds its pixels in pairs")
     row = width * channels * depth
     if step < row:
         raise ValueError(f"step is {step} bytes, but a row of {width} {encoding} pixels takes {row}")
@@ -82,7 +89,17 @@ def image_to_bgr(message: Image) -> NDArray[np.uint8]:
     encoding = _SAME_AS.get(message.encoding, message.encoding)
     if encoding == "bgr8":
         return np.ascontiguousarray(view)
+    if encoding in ("yuyv", "uyvy"):
+        return _yuv_to_bgr(encoding, view)
     return compat.convert_to_bgr(encoding, view)
+
+
+def _yuv_to_bgr(encoding: str, pairs: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Colours of YUV 4:2:2 (H, W, 2), by BT.601 with the limited range that cameras use."""
+    import cv2
+
+    code = cv2.COLOR_YUV2BGR_YUYV if encoding == "yuyv" else cv2.COLOR_YUV2BGR_UYVY
+    return np.asarray(cv2.cvtColor(pairs, code), np.uint8)
 
 
 def compressed_to_bgr(message: CompressedImage) -> NDArray[np.uint8]:

@@ -29,7 +29,7 @@ from radan_ros.ros.outputs import Outputs
 from radan_ros.ros.parameters import Settings, changed, declare
 from radan_ros.ros.services import Services
 from radan_ros.ros.subscriptions import Arrival, Calibration, Input, image_topic
-from radan_ros.ros.worker import Answerer, Worker
+from radan_ros.ros.worker import STUCK, Answerer, Worker
 from radan_ros.threads import limit_blas
 
 DIAGNOSTIC_PERIOD = 1.0  # seconds
@@ -180,6 +180,7 @@ class RadanNode(LifecycleNode):
         if self._outputs is not None:
             self._outputs.destroy()
         self._outputs = self._engine = self._calibration = None
+        self._report.forget()
         free_gpu()
 
     # ------------------------------------------------------------------------------------- parameters, services
@@ -237,11 +238,15 @@ class RadanNode(LifecycleNode):
     def pause(self, paused: bool) -> None:
         """Leave images out, or take them again."""
         session = self._active()
-        session.input.paused = paused
+        before, session.input.paused = session.input.paused, paused
         if paused:
             if session.worker.discard():
                 self.statistics.count("paused")
-            session.worker.call(session.answerer.hide)
+            try:
+                session.worker.call(session.answerer.hide)
+            except RuntimeError:  # what is refused changes nothing
+                session.input.paused = before
+                raise
 
     def newest_answer(self) -> Answer | None:
         """The answer to the last image."""
@@ -255,18 +260,24 @@ class RadanNode(LifecycleNode):
     # ----------------------------------------------------------------------------------------------- diagnostics
 
     def _diagnose(self) -> None:
-        state, silence, session, now = self._state, "", self._session, time.monotonic()
+        state, silence, stuck, session, now = self._state, "", "", self._session, time.monotonic()
         if session is not None:
             session.input.check()
+            if session.worker.busy() > STUCK:
+                stuck = f"the worker has been at one image for {session.worker.busy():.0f} s"
+                self._report.complain(stuck)
             if session.input.paused:
                 state = "paused"
             else:
                 silence = session.input.silence(self.settings.camera_timeout)
-                if silence and session.answerer.shows:
+                if silence and session.answerer.shows and not stuck:
                     with contextlib.suppress(RuntimeError):  # the worker has ended
                         session.worker.call(session.answerer.vanish)
         bad = self.statistics.last_bad if self.statistics.bad_lately(now) else ""
-        level, summary = assess(state, problem=self._problem, silence=silence, bad=bad)
+        calibration = self._calibration.trouble() if self._calibration is not None else ""
+        level, summary = assess(
+            state, problem=self._problem, silence=silence, bad=bad, stuck=stuck, calibration=calibration
+        )
         rate_in, rate_out = self.statistics.rates(now)
         values = {"state": state, "rate_in": f"{rate_in:.1f}", "rate_out": f"{rate_out:.1f}"}
         values |= self.statistics.values()
@@ -304,7 +315,9 @@ class RadanNode(LifecycleNode):
 
 def _refuse_impossible_transitions(node: LifecycleNode) -> None:
     """Answer a request for a transition that the state does not allow: Jazzy's rclpy lets it end the program."""
-    service = node._service_change_state
+    service = getattr(node, "_service_change_state", None)
+    if service is None:  # private: a later rclpy, which refuses them itself, may name it otherwise
+        return
     change_state = service.callback
 
     def callback(request: Any, response: Any) -> Any:

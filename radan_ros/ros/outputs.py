@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from sensor_msgs.msg import Image
 from tf2_msgs.msg import TFMessage
@@ -14,7 +14,7 @@ from radan_ros.msg import FaceArray, FaceMeshArray, FaceTopology
 from radan_ros.ros import compat, messages, topics
 from radan_ros.ros.answer import Answer, Output
 from radan_ros.ros.images import image_message
-from radan_ros.ros.parameters import Settings, differences
+from radan_ros.ros.parameters import Settings
 from radan_ros.ros.topics import Host, View
 from radan_ros.ros.views import Cloud, Markers, Overlay
 
@@ -100,17 +100,26 @@ def _humans(node: Host, settings: Settings) -> Output | None:
     return HumansOutput(node, settings)
 
 
-# Name in the parameter `publish`: what makes it (None where its messages are not installed), and the parameters that
-# it reads and that may change.
-_TABLE: dict[str, tuple[Callable[[Host, Settings], Output | None], frozenset[str]]] = {
-    "meshes": (MeshesOutput, frozenset()),
-    "pncc": (PnccOutput, frozenset()),
-    "depth": (DepthOutput, frozenset()),
-    "markers": (lambda node, _: Markers(node), frozenset()),
-    "points": (lambda node, _: Cloud(node), frozenset()),
-    "overlay": (lambda node, _: Overlay(node), frozenset()),
-    "humans": (_humans, frozenset({"retain"})),
+# Name in the parameter `publish`: what makes it (None where its messages are not installed). One that reads parameters
+# which may change takes them in place, by a method `change`.
+_TABLE: dict[str, Callable[[Host, Settings], Output | None]] = {
+    "meshes": MeshesOutput,
+    "pncc": PnccOutput,
+    "depth": DepthOutput,
+    "markers": lambda node, _: Markers(node),
+    "points": lambda node, _: Cloud(node),
+    "overlay": lambda node, _: Overlay(node),
+    "humans": _humans,
 }
+
+
+@runtime_checkable
+class Changing(Protocol):
+    """An output that reads parameters which may change."""
+
+    def change(self, settings: Settings) -> None:
+        """Take their new values; must not fail."""
+        ...
 
 
 @contextlib.contextmanager
@@ -130,7 +139,6 @@ class Outputs:
 
     def __init__(self, node: Host, settings: Settings) -> None:
         self._node = node
-        self._settings = settings
         self._views: dict[str, Output] = {}
         with _all_or_none(node):
             self.faces = FacesOutput(node, settings)
@@ -139,17 +147,18 @@ class Outputs:
 
     def change(self, settings: Settings) -> None:
         """Make the views that `publish` names, and remove the others; when one cannot be made, nothing changes."""
-        changed = differences(self._settings, settings)
         views: dict[str, Output] = {}
         with _all_or_none(self._node):
-            for name, (make, reads) in _TABLE.items():
+            for name, make in _TABLE.items():
                 if name in settings.publish:
-                    kept = None if reads & changed else self._views.get(name)
-                    view = kept or make(self._node, settings)
+                    view = self._views.get(name) or make(self._node, settings)
                     if view is not None:
                         views[name] = view
         gone = [view for name, view in self._views.items() if views.get(name) is not view]
-        self._settings, self._views = settings, views
+        self._views = views
+        for view in views.values():
+            if isinstance(view, Changing):
+                view.change(settings)
         for view in gone:
             view.clear()
             view.destroy()

@@ -49,7 +49,7 @@ class Settings:
     search_period: float = _parameter(
         0.1, "Seconds between detections while there is no face; detection_period if that is less.", 0.0, 3600.0
     )
-    max_faces: int = _parameter(10, "Most faces in one image; the least sure are left out.", 1, 1000)
+    max_faces: int = _parameter(10, "Most faces in one image; new ones wait for a place.", 1, 1000)
     min_confidence: float = _parameter(
         0.5, "A followed face whose probability of being one falls below this is dropped.", 0.0, 1.0
     )

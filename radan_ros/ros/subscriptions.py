@@ -86,6 +86,7 @@ class Calibration:
         self._heard: list[CameraInfo] = []  # the last usable one, and the last one refused since then
         self._usable: tuple[CameraModel, str] | None = None  # with the frame that it names
         self._refusal = "none yet"
+        self._image: tuple[tuple[int, int], str] | None = None  # size and frame of the last one
 
     def take(self, message: CameraInfo) -> None:
         """A CameraInfo has come; one that cannot be used is told, and leaves the last one in place."""
@@ -99,6 +100,12 @@ class Calibration:
             self._report.bad(f"{self.topic}: {e}")
             return
         self._heard, self._usable = [message], (camera, message.header.frame_id)
+        if self._settings.image_is_rectified and (message.p[3] or message.p[7]):
+            self._report.once(
+                f"P on {self.topic} has Tx = {message.p[3]:g}, Ty = {message.p[7]:g}, as of the second camera of a "
+                "stereo pair: they are left out, faces are placed as seen from this camera's own optical centre",
+                warn=True,
+            )
         self._report.once(
             "first camera_info",
             f"camera_info: {camera.size[1]}x{camera.size[0]}, focal length {camera.matrix[0, 0]:.1f} px",
@@ -119,28 +126,46 @@ class Calibration:
                 self.take(message)
 
     def state(self) -> str:
-        """For the diagnostics: of which images a camera is known, or why of none."""
+        """For the diagnostics: of which images a camera is known, or why of none, and what is wrong with the last one.
+
+        It begins with "ok" where the calibration is used.
+        """
         if self._usable is None:
             return self._refusal
         height, width = self._usable[0].size
-        return f"ok {width}x{height}"
+        unused, elsewhere = self._misfits(self._usable, self._image)
+        return unused or f"ok {width}x{height}" + (f", but {elsewhere}" if elsewhere else "")
+
+    def trouble(self) -> str:
+        """Why the CameraInfo may not be that of the last image; empty where there is none, or all is well."""
+        unused, elsewhere = self._misfits(self._usable, self._image)
+        return unused or elsewhere
+
+    def _misfits(
+        self, usable: tuple[CameraModel, str] | None, image: tuple[tuple[int, int], str] | None
+    ) -> tuple[str, str]:
+        """Why a usable CameraInfo is not used for an image, and why it may be another camera's."""
+        if usable is None or image is None:
+            return "", ""
+        (camera, said), (size, frame) = usable, image
+        unused = elsewhere = ""
+        if camera.size != size:
+            unused = f"CameraInfo is for {camera.size[1]}x{camera.size[0]}, the image is {size[1]}x{size[0]}"
+        if said != frame:
+            elsewhere = f"CameraInfo on {self.topic} is in the frame {said!r}, the image in {frame!r}"
+        return unused, elsewhere
 
     def camera(self, size: tuple[int, int], frame: str) -> CameraModel:
         """The camera of an image of `size` (height, width) in a frame: assumed where there is no CameraInfo for it."""
-        usable = self._usable
+        self._image = size, frame
+        usable = self._usable  # once: the executor's thread may take another
+        reason, elsewhere = self._misfits(usable, self._image)
         if usable is None:
             reason = f"no usable CameraInfo on {self.topic} yet"
-        else:
-            camera, said = usable
-            if said != frame:
-                self._report.once(
-                    f"CameraInfo on {self.topic} is in the frame {said!r}, the image in {frame!r}: the calibration is "
-                    "used, and the frame of the image",
-                    warn=True,
-                )
-            if camera.size == size:
-                return camera
-            reason = f"CameraInfo is for {camera.size[1]}x{camera.size[0]}, the image is {size[1]}x{size[0]}"
+        elif not reason:
+            if elsewhere:
+                self._report.once(f"{elsewhere}: the calibration is used, and the frame of the image", warn=True)
+            return usable[0]
         degrees = f"{self._settings.assumed_field_of_view:g}"
         self._report.once(f"{reason}: assuming a field of view of {degrees} degrees, distances are a guess", warn=True)
         return CameraModel.from_field_of_view(size, self._settings.field_of_view)
@@ -201,7 +226,8 @@ class Input:
 
     def change(self, settings: Settings) -> None:
         """Parameters have changed."""
-        self._limit.rate = settings.max_rate
+        if settings.max_rate != self._limit.rate:  # else the next image would wait for the old period to end
+            self._limit = RateLimit(settings.max_rate)
 
     def meanwhile(self, work: Callable[[], Result]) -> Result:
         """Do something that takes long in a thread of its own, and go on taking images; what it returns or raises.

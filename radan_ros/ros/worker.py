@@ -8,6 +8,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError  # a class of its own in Python 3.10
 from typing import Any, Generic, TypeVar
 
 from rclpy.clock import Clock
@@ -20,6 +21,10 @@ from radan_ros.ros.images import to_bgr
 from radan_ros.ros.outputs import Outputs
 from radan_ros.ros.subscriptions import Arrival, seconds_of
 from radan_ros.tracking import Track
+
+# Seconds: an image takes a few at most, on the slowest machine with the largest image.
+STUCK = 5.0  # at one thing, from which on that is said
+PATIENCE = 10.0  # until it takes a call, which would otherwise keep the executor waiting for ever
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -40,6 +45,7 @@ class Worker(Generic[Item]):
         self._item: Item | None = None
         self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._stopping = False
+        self._since: float | None = None  # when it began what it is at
         self._thread = threading.Thread(target=self._run, name="radan_worker", daemon=True)
 
     def start(self) -> None:
@@ -65,13 +71,18 @@ class Worker(Generic[Item]):
             self._item = None
             return waited
 
+    def busy(self) -> float:
+        """For how many seconds it has been at its item, or its call."""
+        since = self._since
+        return 0.0 if since is None else time.monotonic() - since
+
     def call(self, function: Callable[[], Result]) -> Result:
-        """Run a function in the thread, between two items: what it returns or raises.
+        """Run a function in the thread, between two items: what it returns or raises, however long it takes then.
 
         Raises
         ------
         RuntimeError
-            When the thread ends before it gets to it.
+            When the thread ends before it gets to it, or does not get to it within `PATIENCE`: it is not run then.
         """
         done: Future[Result] = Future()
         with self._condition:
@@ -79,7 +90,12 @@ class Worker(Generic[Item]):
                 raise RuntimeError("the worker has ended")
             self._calls.append((function, done))
             self._condition.notify()
-        return done.result()
+        try:
+            return done.result(PATIENCE)
+        except FutureTimeoutError:
+            if done.cancel():
+                raise RuntimeError(f"refused: the worker has been at an image for {self.busy():.0f} s") from None
+            return done.result()  # it has begun, or raised a timeout of its own
 
     def stop(self, timeout: float | None = None) -> bool:
         """Let it finish its item, and end it: whether it has ended within `timeout` seconds (default: for ever)."""
@@ -100,18 +116,23 @@ class Worker(Generic[Item]):
                     item = None
                     if call is None:
                         item, self._item = self._item, None
+                    self._since = time.monotonic()
                 if call is not None:
                     _fulfil(*call)
                 elif item is not None:
                     self._work(item)
+                self._since = None
         finally:
             with self._condition:
                 self._stopping = True
                 for _, done in self._calls:
-                    done.set_exception(RuntimeError("the worker has ended"))
+                    if done.set_running_or_notify_cancel():
+                        done.set_exception(RuntimeError("the worker has ended"))
 
 
 def _fulfil(function: Callable[[], Any], done: Future[Any]) -> None:
+    if not done.set_running_or_notify_cancel():
+        return  # whoever called has given up
     try:
         done.set_result(function())
     except Exception as e:  # whoever called gets it
@@ -192,7 +213,9 @@ class Answerer:
             clock.append(time.perf_counter())
             return clock[-1] - clock[-2]
 
-        seconds = {"transport": arrival.time - sent, "waiting": taken - arrival.time}
+        seconds = {"waiting": taken - arrival.time}
+        if sent:  # a camera without a clock sends 0, from which it would be decades
+            seconds["transport"] = arrival.time - sent
         try:
             image = to_bgr(message)
         except ValueError as e:
@@ -206,7 +229,8 @@ class Answerer:
         # What a robot steers by goes out first; pictures and meshes of the same image follow.
         self.shows = True
         self._outputs.faces.publish(answer)
-        seconds["stamp_to_faces"] = self._now() - sent
+        if sent:
+            seconds["stamp_to_faces"] = self._now() - sent
         seconds["publishing"] = lap()
         for view, error in self._outputs.publish_views(answer).items():
             self._bad(f"publishing {view}", error)
