@@ -40,13 +40,17 @@ from radan_ros.training.samples import MARGIN, WIDE_SIZE, Samples, read_samples,
 
 torch = pytest.importorskip("torch", reason="training needs torch")
 
+from radan_ros.tools import mark as mark_program  # noqa: E402
 from radan_ros.tools.train import main  # noqa: E402
 from radan_ros.training import loop  # noqa: E402
-from radan_ros.training.augmentation import AugmentationSettings  # noqa: E402
-from radan_ros.training.batches import open_batches  # noqa: E402
+from radan_ros.training.augmentation import AugmentationSettings, inner_crop  # noqa: E402
+from radan_ros.training.batches import Batches, open_batches  # noqa: E402
 from radan_ros.training.config import Config, Schedule, as_mapping, read_config  # noqa: E402
 from radan_ros.training.datasets import project_landmarks  # noqa: E402
+from radan_ros.training.evaluation import nme  # noqa: E402
+from radan_ros.training.marking import _mixed, learn, mark  # noqa: E402
 from radan_ros.training.pictures import prediction_grid  # noqa: E402
+from radan_ros.training.preparation import OPENING, read_labelled_pictures  # noqa: E402
 
 TENSORBOARD = importlib.util.find_spec("tensorboard") is not None
 ALONE = loop.Process(0, 1, torch.device("cpu"))
@@ -839,3 +843,43 @@ def test_pictures_show_given_and_predicted_landmarks_where_they_are(small_face: 
     )
     assert grid.shape == (480, 1920, 3) and (grid[240:, 480:] == 0).all()
     assert math.isclose(float(np.abs(grid[:240, :480].astype(int) - picture).max()), 0)
+
+
+# --- the network that marks points -----------------------------------------------------------------------------------
+
+
+def test_the_marking_network_learns_and_the_same_seed_gives_the_same_one(data: Path) -> None:
+    train, val = read_samples(data / "train"), read_samples(data / "val")
+    crops = np.stack([inner_crop(crop) for crop in val.crops])
+    first, last, again = (learn([train], [train], steps, batch=12, workers=0) for steps in (1, 40, 1))
+    before, after, repeated = (mark(network, crops) for network in (first, last, again))
+    assert np.array_equal(before, repeated)
+    assert nme(after, val.landmarks).mean() < 0.6 * nme(before, val.landmarks).mean()
+
+
+def test_a_batch_of_the_marking_network_has_no_lids_of_a_teacher(data: Path) -> None:
+    train = read_samples(data / "train")
+    for marked, taught, lids in (([train], [], 1.0), ([], [train], 0.0)):
+        batch = Batches(_mixed(marked, taught, 12, 0), 12, tile_swaps=False)[0]
+        weights = batch["landmark_weights"].numpy()
+        assert (weights[:, OPENING] == lids).all() and (np.delete(weights, OPENING, 1) == 1).all()
+
+
+def test_radan_mark_writes_labels_that_radan_prepare_reads(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    val = read_samples(data / "val")
+    (tmp_path / "taught" / "images").mkdir(parents=True)
+    names = np.array([f"{i}.png" for i in range(len(val))])
+    for name, crop in zip(names, val.crops, strict=True):
+        cv2.imwrite(str(tmp_path / "taught" / "images" / name), crop)
+    points = np.dstack([val.landmarks + MARGIN, np.zeros((len(val), 68, 1))])
+    np.savez(tmp_path / "taught" / "labels.npz", names=names, teacher_landmarks68_3d=points)
+    arguments = [tmp_path / "taught", "--learn", data / "train", "--out", tmp_path / "out", "--steps", 2, "--batch", 6]
+    assert mark_program.main([*map(str, arguments)]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'out' / 'taught.npz'}: {len(val)} pictures\n"
+    labelled = read_labelled_pictures(tmp_path / "taught", labels=tmp_path / "out" / "taught.npz")
+    assert labelled.teacher is not None and labelled.opening_weight is not None
+    assert labelled.names.tolist() == names.tolist() and (labelled.opening_weight == 1).all()
+    moved = np.linalg.norm(labelled.teacher - points, axis=2)
+    assert (moved[:, :36] < 1e-4).all() and (moved[:, 36:] > 0.1).mean() > 0.9

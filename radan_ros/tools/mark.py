@@ -47,7 +47,7 @@ def _mark(options: argparse.Namespace) -> None:
     marked, taught = ([read_samples(folder) for folder in folders] for folders in (options.learn, options.also))
     sets = [read_labelled_pictures(folder, options.split if has_splits(folder) else None) for folder in options.data]
     options.out.mkdir(parents=True, exist_ok=True)  # what cannot be written is said before the work, not after
-    network = learn(marked, taught, options.steps, seed=options.seed, progress=sys.stderr.isatty())
+    network = learn(marked, taught, options.steps, batch=options.batch, seed=options.seed, progress=sys.stderr.isatty())
     for pictures, name in zip(sets, distinct_names(options.data), strict=True):
         _label(network, pictures, options.out / f"{name}.npz")
 
@@ -79,7 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the labels, an .npz for each of data")
     parser.add_argument("--split", default="train", help="of data that have splits (train)")
-    parser.add_argument("--steps", type=positive_integer, default=1800, help="of the training, of 64 crops each (1800)")
+    parser.add_argument("--steps", type=positive_integer, default=1800, help="of the training (1800)")
+    parser.add_argument("--batch", type=positive_integer, default=64, help="crops of a step (64)")
     parser.add_argument("--threads", type=whole, default=0, help="of the arithmetic; 0: all cores")
     parser.add_argument("--seed", type=whole, default=0)
     return parser

@@ -91,6 +91,7 @@ def learn(
     taught: Sequence[Samples],
     steps: int,
     *,
+    batch: int = BATCH,
     seed: int = 0,
     workers: int = 1,
     progress: bool = False,
@@ -105,7 +106,8 @@ def learn(
         Whose points a teacher has placed: their lids and inner lips count nothing. So the network knows such pictures,
         too.
     steps : int
-        Of `BATCH` crops.
+    batch : int
+        Crops of a step.
     seed : int
     workers : int
         Processes that make the crops.
@@ -117,20 +119,20 @@ def learn(
     averaged = torch.optim.swa_utils.AveragedModel(network, avg_fn=_towards, use_buffers=True)
     optimiser = torch.optim.AdamW(network.parameters(), weight_decay=_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=steps, pct_start=0.1)
-    batches = Batches(_mixed(marked, taught, seed), BATCH, tile_swaps=False)
-    for batch in tqdm(loader(batches, 0, steps, workers), total=steps, unit="step", disable=not progress):
+    batches = Batches(_mixed(marked, taught, batch, seed), batch, tile_swaps=False)
+    for made in tqdm(loader(batches, 0, steps, workers), total=steps, unit="step", disable=not progress):
         with torch.autocast("cpu", torch.bfloat16):
-            points = network(as_input(batch["crops"]))
-        loss = marking_loss(points, batch["landmarks"], batch["landmark_weights"])
+            points = network(as_input(made["crops"]))
+        loss = marking_loss(points, made["landmarks"], made["landmark_weights"])
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), _CLIP)
         optimiser.step()
         schedule.step()
         averaged.update_parameters(network)
-    made = averaged.module
-    assert isinstance(made, Marker)
-    return made.eval()
+    marker = averaged.module
+    assert isinstance(marker, Marker)
+    return marker.eval()
 
 
 def _towards(average: Tensor, now: Tensor, count: Tensor | int) -> Tensor:
@@ -152,7 +154,7 @@ def _smooth(off: Tensor) -> Tensor:
     return functional.smooth_l1_loss(off, torch.zeros_like(off), reduction="none")
 
 
-def _mixed(marked: Sequence[Samples], taught: Sequence[Samples], seed: int) -> MixedSet:
+def _mixed(marked: Sequence[Samples], taught: Sequence[Samples], batch: int, seed: int) -> MixedSet:
     """Marked and taught crops in their shares; a set counts by its size."""
     parts: list[tuple[TrainingSet, float]] = []
     for sets, share in ((marked, 1 - _TAUGHT_SHARE), (taught, _TAUGHT_SHARE)):
@@ -163,9 +165,9 @@ def _mixed(marked: Sequence[Samples], taught: Sequence[Samples], seed: int) -> M
                 weights[:, OPENING] = 0
                 samples = replace(samples, landmark_weights=weights)
             # The parameters, of which nothing is learned here, may be mirrored anyhow.
-            settings = SampleSet(samples, _AUGMENTATION, seed=seed + len(parts), mirror=np.eye(50))
-            parts.append((settings, share * len(samples) / total))
-    return MixedSet(parts, max(sum(len(part) for part, _ in parts) // BATCH, 1) * BATCH, seed)
+            part = SampleSet(samples, _AUGMENTATION, seed=seed + len(parts), mirror=np.eye(50))
+            parts.append((part, share * len(samples) / total))
+    return MixedSet(parts, max(sum(len(part) for part, _ in parts) // batch, 1) * batch, seed)
 
 
 @torch.no_grad()
