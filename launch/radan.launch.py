@@ -63,37 +63,38 @@ def start(context: LaunchContext) -> list[Node]:
     image = value("image")
     folder, slash, _ = image.rpartition("/")
     camera_info = value("camera_info") or f"{folder}{slash}camera_info"
-    for name in ("config", "rviz_config"):
-        if not os.path.isfile(value(name)):
-            raise RuntimeError(f"{name}:={value(name)} is not a file")
+    files = {name: os.path.expanduser(value(name)) for name in ("config", "rviz_config")}  # no shell does, after :=
+    for name, path in files.items():
+        if not os.path.isfile(path):
+            raise RuntimeError(f"{name}:={path} is not a file")
     clock: dict[str, Any] = {"use_sim_time": boolean("use_sim_time", value("use_sim_time"))}
     chosen = {name: parameter(name, value(name)) for name in PARAMETERS if value(name)}
-    if value("namespace").strip("/") and value("config") == SHIPPED and "publish" not in chosen:
+    if value("namespace").strip("/") and files["config"] == SHIPPED and "publish" not in chosen:
         chosen["publish"] = [name for name in PARAMETERS["publish"][0] if name != SHARED]
     lifecycle = boolean("lifecycle", value("lifecycle"))
-    path = [part for part in (value("namespace").strip("/"), value("name")) if part]
+    place = [part for part in (value("namespace").strip("/"), value("name")) if part]
     nodes = [
         (LifecycleNode if lifecycle else Node)(
             package="radan_ros",
             executable="radan_lifecycle_node" if lifecycle else "radan_node",
             name=value("name"),
             namespace=value("namespace"),
-            parameters=[value("config"), clock | chosen],
+            parameters=[files["config"], clock | chosen],
             remappings=[("image", image), ("camera_info", camera_info)],
             # Of its own logger: that of all would tell what the client library does, too.
-            arguments=["--ros-args", "--log-level", f"{'.'.join(path).replace('/', '.')}:={value('log_level')}"],
+            arguments=["--ros-args", "--log-level", f"{'.'.join(place).replace('/', '.')}:={value('log_level')}"],
             output="screen",
         )
     ]
     if boolean("rviz", value("rviz")):
-        prefix = "/" + "/".join(path)
+        prefix = "/" + "/".join(place)
         nodes.append(
             Node(
                 package="rviz2",
                 executable="rviz2",
                 namespace=value("namespace"),
                 parameters=[clock],
-                arguments=["-d", value("rviz_config"), "-f", value("fixed_frame")],
+                arguments=["-d", files["rviz_config"], "-f", value("fixed_frame")],
                 remappings=[("/image", image), *((f"/radan/{name}", f"{prefix}/{name}") for name in OUTPUTS)],
                 output="log",
             )

@@ -34,7 +34,9 @@ def _of_endings(folder: Path, endings: Collection[str]) -> list[Path]:
     return sorted(
         path
         for path in folder.iterdir()
-        if path.suffix.lower() in endings and not path.name.startswith(".") and path.is_file()
+        if path.suffix.lower() in endings
+        and not path.name.startswith(".")
+        and (path.is_file() or not path.exists())  # a link to what is gone is complained of when it is read
     )
 
 

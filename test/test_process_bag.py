@@ -886,10 +886,11 @@ def test_a_bag_that_cannot_be_had_costs_itself_alone(
     (annex / "annex.mcap").symlink_to(tmp_path / "not fetched")
     secret.chmod(0)
     far = tmp_path / ("x" * 300)  # longer than a name may be
-    given = [annex, far, sound, *([secret] if os.geteuid() else [])]  # root reads all
+    given = ["", annex, far, sound, *([secret] if os.geteuid() else [])]  # root reads all
     assert _run(*given, "--out", tmp_path / "out", "--publish", "tf", "--workers", workers) == 1
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == len(given) - 1
+    assert sum("an empty name" in line for line in lines) == 1
     for path, why in ((annex, "No such file"), (far, "File name too long"), (secret, "Permission denied")):
         assert path not in given or sum(str(path) in line and why in line for line in lines) == 1, path
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"sound"}

@@ -253,6 +253,18 @@ def test_pictures_of_other_formats_and_pipes_are_not_passed_over_in_silence(
     assert names(tmp_path / "o") == {"a_0.txt"}
 
 
+def test_a_link_to_nothing_and_an_empty_name_are_said_and_the_rest_goes_on(
+    picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = picture.with_name("b.jpg")
+    gone.symlink_to("nowhere")
+    monkeypatch.chdir(picture.parent)  # which an empty name would be
+    assert run("-f", picture.parent, "", "--out", tmp_path / "o", "--only", "txt") == 1
+    said = sorted(capsys.readouterr().err.splitlines())
+    assert len(said) == 2 and "an empty name" in said[1] and f"{gone}: No such file" in said[0]
+    assert names(tmp_path / "o") == {"a_0.txt"}
+
+
 def test_a_name_that_is_no_utf_8_goes_through_all_files(picture: Path, tmp_path: Path) -> None:
     odd = picture.rename(picture.with_name("\udcff é.png"))
     picture.with_name("a.png.bbox").rename(odd.with_name(f"{odd.name}.bbox"))

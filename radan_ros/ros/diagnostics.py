@@ -82,12 +82,13 @@ class Report:
         self.statistics.bad_message(reason)
         self.complain(reason)
 
-    def complain(self, text: str) -> None:
-        """Warn, but of one kind of trouble at most once a minute."""
+    def complain(self, text: str) -> bool:
+        """Warn, but of one kind of trouble at most once a minute; whether it was said now."""
         with self._lock:
             line = self._complaints.line(text, time.monotonic())
         if line is not None:
             self.logger.warning(line)
+        return line is not None
 
     def forget(self) -> None:
         """What was told once is told again: the node begins anew."""

@@ -203,7 +203,7 @@ class Input:
         self._lost_before = report.statistics.counters["lost"]
         self._since = time.monotonic()  # activation, or the last image
         self._heard = False
-        self._was_silent = False
+        self._was_silent = self._said_silent = False
         self.topic = image_topic(node, settings)
         self._calibration = calibration
         self._kind = CompressedImage if settings.image_transport == "compressed" else Image
@@ -270,9 +270,9 @@ class Input:
         """Why no image has come for `timeout` seconds (0: never mind); empty while images come."""
         lasted = time.monotonic() - self._since
         if not timeout or lasted < timeout or not self._subscriptions:
-            if self._was_silent and timeout:
+            if self._said_silent and timeout:
                 self._report.logger.info(f"images come again on {self.topic}")
-            self._was_silent = False
+            self._was_silent = self._said_silent = False
             return ""
         if self._heard:
             reason = f"no image on {self.topic} for {lasted:.0f} s"
@@ -284,7 +284,7 @@ class Input:
                 "or its shared memory is too small for images (see Troubleshooting in docs/robot.md)"
             )
         if not self._was_silent:
-            self._report.complain(reason)
+            self._said_silent = self._report.complain(reason)
         self._was_silent = True
         return reason
 
@@ -294,7 +294,7 @@ class Input:
         lost = self._report.statistics.counters["lost"]
         if lost - self._lost_before >= MANY_LOST and not self._excused:
             self._report.complain(
-                f"{lost - self._lost_before} images a second get lost between the camera and this node: the "
+                f"{lost - self._lost_before} images got lost between the camera and this node: the "
                 "machine is too busy, or the camera runs without the Fast DDS profile (see Troubleshooting in "
                 "docs/robot.md)"
             )

@@ -302,7 +302,7 @@ def _play(
     if not _wait_for_subscribers(node, stream, answers, options, ending):
         return 0 if ending.asked() else 1
     pace = Pace(stream.tolerance)
-    count = again = 0
+    count = others = again = 0
     started = time.monotonic()
 
     def going(left: float) -> bool:
@@ -315,6 +315,7 @@ def _play(
             break
         stamp = send()
         if stamp is None:
+            others += isinstance(stream, BagStream)
             continue
         count += 1
         end = time.monotonic() + options.wait_timeout
@@ -332,7 +333,12 @@ def _play(
         until = time.monotonic() + 2
         for publisher in (*stream.images, *stream.others):
             publisher.wait_for_all_acked(Duration(seconds=max(0.0, until - time.monotonic())))
-    notes = {"late": pace.late, "sent again": again, "unreadable files skipped": stream.skipped}
+    notes = {
+        "other messages": others,
+        "late": pace.late,
+        "sent again": again,
+        "unreadable files skipped": stream.skipped,
+    }
     said = "".join(f", {number} {what}" for what, number in notes.items() if number)
     ending.finish()
     return 0 if tell("play", f"{count} images of {stream.name} in {seconds:.1f} s at {stream.speed}{said}") else 1

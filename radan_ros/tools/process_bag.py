@@ -676,7 +676,9 @@ def _jobs(options: argparse.Namespace) -> tuple[list[Job], list[str]]:
     from radan_ros.threads import available_cores
 
     there, missing = [], []
-    for path in dict.fromkeys(Path(os.path.expanduser(text)) for text in options.bags):
+    if "" in options.bags:  # a variable of a script that is not set, and no wish for the current folder
+        missing.append("an empty name among the bags: no file or folder")
+    for path in dict.fromkeys(Path(os.path.expanduser(text)) for text in options.bags if text):
         try:
             if is_bag(str(path)):
                 there.append(path)

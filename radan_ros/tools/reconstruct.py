@@ -182,7 +182,9 @@ class _Run:
         of_folders: set[Path] = set()
         for text in self.options.files:
             path = Path(text).expanduser()
-            if path.is_dir():
+            if not text:  # a variable of a script that is not set, and no wish for the current folder
+                self._fail("an empty name among -f: no file or folder")
+            elif path.is_dir():
                 try:
                     found = {unrolled(file): file for file in pictures_in(path)}
                 except (OSError, ValueError) as error:
