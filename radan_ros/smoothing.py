@@ -81,13 +81,13 @@ class Smoothing:
     """
 
     strength: float = 1.0
-    pose_rest: float = 0.26
-    pose_surprise: float = 20.0
-    pose_speed: float = 6.0
+    pose_rest: float = 0.2
+    pose_surprise: float = 34.0
+    pose_speed: float = 4.0
     expression_rest: float = 0.2
-    expression_surprise: float = 400.0
+    expression_surprise: float = 250.0
     expression_speed: float = 1.3
-    fastest: float = 2.5
+    fastest: float = 1.8
     shape_time: float = 5.0
     longest_gap: float = 1.0
 
