@@ -2,7 +2,7 @@
 
 Networks that answer parameters of a face model follow lids and lips only in part, and so do labels that come from them.
 Heatmaps follow them further (Sun et al., "Integral Human Pose Regression", ECCV 2018, have the centre of mass): this
-network is four times as large as the built-in one, and used for labels alone. Imports torch.
+network is three times as large as the built-in one, and used for labels alone. Imports torch.
 """
 
 from __future__ import annotations
