@@ -5,7 +5,7 @@ usage: openings.py [--data FOLDER] [--steps N]
 Printed for eyes and mouth, on people kept back, are the correlations of how far they are open in the given points
 
 - with the face model fitted to those points: how far it can follow them;
-- with the network of `radan-mark`, which has three times the built-in one's parameters, no face model between it and the
+- with the network of `radan-mark`: three times the built-in one's parameters, no face model between it and the
   points, and learns nothing but them;
 - with the built-in network, on the same crops, and with the teacher;
 - with what nobody knows, the true openings (Spearman's correction for attenuation, 1904): with the answers a and b of
