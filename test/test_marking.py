@@ -15,6 +15,7 @@ from radan_ros.tools import mark as program  # noqa: E402
 from radan_ros.training.augmentation import MIRRORED  # noqa: E402
 from radan_ros.training.marking import EYES_AND_MOUTH, Marker, as_input, corrected, mark, mark_pictures, marking_loss  # noqa: E402
 from radan_ros.training.preparation import OPENING, LabelledPictures, label_pictures, read_labelled_pictures  # noqa: E402
+from radan_ros.training.samples import WIDE_SIZE, Samples, write_samples  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +143,7 @@ def test_the_loss_is_smooth_l1_of_points_and_openings_by_weight() -> None:
 
 
 def test_what_is_wrong_is_said_in_one_line(
-    astronaut: np.ndarray, points: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    builtin: Model, astronaut: np.ndarray, points: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "data"
     pictures_in(data, astronaut, {"landmarks": points[None]})
@@ -154,6 +155,23 @@ def test_what_is_wrong_is_said_in_one_line(
         assert program.main([*map(str, arguments), "--out", str(tmp_path / "out")]) == 1
         said = capsys.readouterr().err.splitlines()
         assert len(said) == 1 and said[0].startswith("radan-mark: ") and words in said[0]
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    none = np.zeros
+    write_samples(
+        empty,
+        Samples(
+            none((0, WIDE_SIZE, WIDE_SIZE, 3), np.uint8),
+            none((0, 62), np.float32),
+            none((0, 68, 2), np.float32),
+            none((0, 68), np.float32),
+            none(0, np.float32),
+            none(0, "U1"),
+        ),
+        builtin.face_model,
+    )
+    assert program.main([str(data), "--learn", str(empty), "--out", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err == f"radan-mark: {empty}: no samples in it\n"
     labels = dict(np.load(data / "labels.npz"))
     np.savez(data / "labels.npz", **labels, opening_weight=np.array([1.5]))
     with pytest.raises(ValueError, match="opening_weight is not 0 to 1"):

@@ -46,6 +46,12 @@ def _mark(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads or torch.get_num_threads())
     marked, taught = ([read_samples(folder) for folder in folders] for folders in (options.learn, options.also))
     sets = [read_labelled_pictures(folder, options.split if has_splits(folder) else None) for folder in options.data]
+    for folder, what in (*zip(options.learn, marked, strict=True), *zip(options.also, taught, strict=True)):
+        if not len(what):
+            raise ValueError(f"{folder}: no samples in it")
+    for pictures in sets:
+        if not len(pictures):
+            raise ValueError(f"{pictures.folder}: names no pictures")
     options.out.mkdir(parents=True, exist_ok=True)  # what cannot be written is said before the work, not after
     network = learn(marked, taught, options.steps, batch=options.batch, seed=options.seed, progress=sys.stderr.isatty())
     for pictures, name in zip(sets, distinct_names(options.data), strict=True):
