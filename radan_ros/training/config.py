@@ -199,7 +199,7 @@ class Config:
     workers : int
         Processes that make batches, for each process that trains; 0 makes them between the steps.
     threads : int
-        Threads of the arithmetic on a CPU; 0 leaves it to torch.
+        Threads of the arithmetic on a CPU, at most one for each of its cores; 0 leaves it to torch.
     export : {'best', 'last'}
         Which weights become the model at the end: those that were best on the first validation set, or the last ones,
         which that set had no part in choosing. Without validation sets always the last ones.

@@ -37,6 +37,7 @@ from radan_ros.model import Whitening, open_face_model, read_whitening
 from radan_ros.networks import export_network, load_checkpoint, network_state, torch_module
 from radan_ros.networks.runtime import MEAN, SCALE
 from radan_ros.pipeline import cameras_in_crop
+from radan_ros.threads import available_cores
 from radan_ros.training import evaluation
 from radan_ros.training.augmentation import AugmentationSettings, turn_of
 from radan_ros.training.batches import Batches, loader, open_batches, open_samples
@@ -117,7 +118,7 @@ class Training:
         self.config, self.process = config, process
         self.folder = Path(config.output)
         if config.threads:
-            torch.set_num_threads(config.threads)
+            torch.set_num_threads(min(config.threads, available_cores()))
         if sys.stderr.isatty():  # elsewhere a mistake in the configuration stays one line
             self._say("reading data ...")
         face_model = open_face_model(config.face_model)
