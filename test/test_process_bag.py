@@ -28,6 +28,7 @@ pytest.importorskip("skimage", reason="the built-in picture comes with scikit-im
 import cv2  # noqa: E402
 import yaml  # noqa: E402
 from ament_index_python import get_package_prefix  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from geometry_msgs.msg import TransformStamped  # noqa: E402
 from radan_ros.msg import Face, FaceArray, FaceTopology  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
@@ -38,7 +39,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
-from test_replay import Ear, _assert_ends, _faces, _listens, _node  # noqa: E402
+from test_replay import Ear, _answers_read, _assert_ends, _faces, _listens, _node  # noqa: E402
 from tf2_msgs.msg import TFMessage  # noqa: E402
 from visualization_msgs.msg import Marker, MarkerArray  # noqa: E402
 
@@ -410,10 +411,10 @@ def test_faces_that_no_pose_fits_are_said(tmp_path: Path, capsys: pytest.Capture
 def test_a_recording_that_is_processed_and_played_is_what_the_live_node_said(tmp_path: Path) -> None:
     path = tmp_path / "bag"
     number = 30
-    with Ear() as ear, _node("live") as node:
+    with Ear(diagnostics=("/diagnostics", DiagnosticArray)) as ear, _node("live") as node:
         ear.wait(lambda: _listens(node), "the node")
         with running_node(program="record", arguments=(str(path), "--all")) as recorder:
-            ear.wait(lambda: ear.node.count_subscribers("/replay/live/faces"), "the recorder")
+            ear.wait(lambda: _answers_read(ear, "live") >= {"faces", "/tf"}, "the recorder")
             arguments = ["astronaut", "--frames", str(number), "--wait-for", "/replay/live/faces"]
             rules = ("-r", "image:=/replay/image", "-r", "camera_info:=/replay/camera_info")
             player = running_node(

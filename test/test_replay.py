@@ -15,6 +15,7 @@ rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("radan_ros.msg", reason="needs this package's messages: make build")
 pytest.importorskip("rosbags", reason="bags are read with rosbags")
 
+from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from radan_ros.msg import FaceArray  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
@@ -83,6 +84,16 @@ def _listens(process: Process) -> bool:
     return "waiting for images" in process.log()
 
 
+def _answers_read(ear: Ear, name: str) -> set[str]:
+    """Topics of the node /replay/`name` that it knows to be read, of an ear that hears diagnostics."""
+    for raw in reversed(ear.heard["diagnostics"]):
+        for status in deserialize_message(raw, DiagnosticArray).status:
+            if status.name == f"/replay/{name}":
+                read = next(v.value for v in status.values if v.key == "topics_read")
+                return {topic.removeprefix(f"/replay/{name}/") for topic in read.split()}
+    return set()
+
+
 def _faces(raws: list[bytes]) -> list[FaceArray]:
     return [deserialize_message(raw, FaceArray) for raw in raws]
 
@@ -114,10 +125,12 @@ def _assert_ends(player: Process, ear: Ear) -> str:
 def test_a_replayed_recording_gives_the_same_faces_and_a_loop_begins_anew(tmp_path: Path) -> None:
     pytest.importorskip("skimage", reason="the built-in picture comes with scikit-image")
     path = str(tmp_path / "bag")
-    with Ear() as ear, _node("first") as node:
+    outputs = ("faces", "meshes", "depth", "pncc", "markers", "points", "overlay")
+    with Ear(diagnostics=("/diagnostics", DiagnosticArray)) as ear, _node("first") as node:
         ear.wait(lambda: _listens(node), "the first node")
+        assert not _answers_read(ear, "first")
         with running_node(program="record", arguments=(path, "--all")) as recorder:
-            ear.wait(lambda: ear.node.count_subscribers("/replay/first/faces"), "the recorder")
+            ear.wait(lambda: _answers_read(ear, "first") >= {*outputs, "/tf"}, "the recorder")
             arguments = ["astronaut", "--frames", str(IMAGES), "--wait-for", "/replay/first/faces"]
             arguments += ["--wait-for-subscribers", "2"]  # the node and the recorder
             rules = ("-r", "image:=/replay/image", "-r", "camera_info:=/replay/camera_info")
@@ -125,7 +138,6 @@ def test_a_replayed_recording_gives_the_same_faces_and_a_loop_begins_anew(tmp_pa
                 _assert_ends(player, ear)
             assert recorder.interrupt()[0] == 0, recorder.log()
     bag = Bag(path)
-    outputs = ("faces", "meshes", "depth", "pncc", "markers", "points", "overlay")
     per_image = ("/replay/image", "/replay/camera_info", *(f"/replay/first/{name}" for name in outputs))
     assert {name: bag.topics[name].count for name in per_image} == dict.fromkeys(per_image, IMAGES)
     recorded = _faces([raw for _, _, raw in bag.messages([bag.topics["/replay/first/faces"]])])

@@ -33,6 +33,7 @@ from radan_ros.ros.worker import STUCK, Answerer, Worker
 from radan_ros.threads import limit_blas
 
 DIAGNOSTIC_PERIOD = 1.0  # seconds
+OWN_TOPICS = ("/diagnostics", "/parameter_events")  # of every node, not answers
 
 
 @dataclass
@@ -281,6 +282,9 @@ class RadanNode(LifecycleNode):
         rate_in, rate_out = self.statistics.rates(now)
         values = {"state": state, "rate_in": f"{rate_in:.1f}", "rate_out": f"{rate_out:.1f}"}
         values |= self.statistics.values()
+        values["topics_read"] = " ".join(
+            p.topic_name for p in self.publishers if p.topic_name not in OWN_TOPICS and p.get_subscription_count()
+        )
         if self._calibration is not None:
             values["camera_info"] = self._calibration.state()
         device = ""
