@@ -338,6 +338,8 @@ def test_a_worker_that_is_stuck_is_told_and_blocks_nobody(
         for action in (inside.reset, lambda: inside.pause(True)):
             with pytest.raises(RuntimeError, match="the worker has been at an image for"):
                 action()
+        assert inside.trigger_deactivate() == TransitionCallbackReturn.FAILURE
+        assert inside._session is session, "it is active still"
         assert not session.input.paused, "what is refused changes nothing"
         inside._diagnose()
         assert said[-1].level == DiagnosticStatus.WARN and "at one image for" in said[-1].message
@@ -350,6 +352,23 @@ def test_a_worker_that_is_stuck_is_told_and_blocks_nobody(
     assert inside.set_parameters_atomically([Parameter("max_faces", value=3)]).successful
     assert inside._engine.tracker.settings.max_faces == 3
     assert session.worker.call(lambda: time.sleep(0.4) or "done") == "done", "once begun, it may take long"
+    assert inside.trigger_deactivate() == TransitionCallbackReturn.SUCCESS and inside._session is None
+
+
+def test_a_worker_that_is_stuck_does_not_keep_the_node_from_its_shutdown(inside: RadanNode, monkeypatch: Any) -> None:
+    goes_on = threading.Event()
+    monkeypatch.setattr(node_module, "LAST_WORK", 0.2)
+    assert inside.start()
+    session = inside._session
+    monkeypatch.setattr(session.answerer, "_answer", lambda _: goes_on.wait())
+    try:
+        session.worker.put(Arrival(Image(), 0.0))
+        while not session.worker.busy():
+            time.sleep(0.01)
+        assert inside.trigger_shutdown() == TransitionCallbackReturn.SUCCESS and inside._engine is None
+        assert session.worker.alive()
+    finally:
+        goes_on.set()
 
 
 def test_rendering_goes_to_the_cpu_where_a_gpu_fails_at_its_first_picture(monkeypatch: Any, builtin: Model) -> None:

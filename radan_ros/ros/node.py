@@ -94,7 +94,12 @@ class RadanNode(LifecycleNode):
         return self._transition("active", self._activate, undo=self._deactivate)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Unsubscribe, end the worker, take back what is on show, leave the GPU."""
+        """Unsubscribe, end the worker, take back what is on show, leave the GPU. Refused while the worker is stuck."""
+        try:
+            self._await_worker()
+        except RuntimeError as e:
+            self.get_logger().error(f"not deactivated, {line(e)}")
+            return TransitionCallbackReturn.FAILURE
         return self._transition("inactive", self._deactivate)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -102,7 +107,8 @@ class RadanNode(LifecycleNode):
         return self._transition("unconfigured", self._release)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Free everything, for good."""
+        """Free everything, for good; an image that takes for ever is not waited for."""
+        self._patience = LAST_WORK
         return self._transition("finalized", self._release)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -167,6 +173,12 @@ class RadanNode(LifecycleNode):
             if self._engine.device != "cpu":
                 self._engine = None
                 free_gpu()
+
+    def _await_worker(self) -> None:
+        """By itself, as `_end_session`. RuntimeError where the worker is stuck."""
+        session = self._session
+        if session is not None and session.worker.alive():
+            session.worker.call(lambda: None)
 
     def _end_session(self) -> None:
         """By itself: nothing may refer to the engine any more when a GPU's memory is freed."""
@@ -312,7 +324,6 @@ class RadanNode(LifecycleNode):
 
     def close(self) -> None:
         """End, from whatever state."""
-        self._patience = LAST_WORK
         with contextlib.suppress(RuntimeError):  # it was shut down already
             self.trigger_shutdown()
 
