@@ -321,13 +321,13 @@ def test_a_view_that_fails_is_counted_and_harms_no_other(
 def test_a_worker_that_is_stuck_is_told_and_blocks_nobody(
     inside: RadanNode, astronaut: np.ndarray, monkeypatch: Any
 ) -> None:
-    goes_on, said = threading.Event(), []
+    goes_on, and_on, said, taken = threading.Event(), threading.Event(), [], []
     monkeypatch.setattr(worker_module, "PATIENCE", 0.2)
     monkeypatch.setattr(node_module, "STUCK", 0.1)
     monkeypatch.setattr(inside._diagnostics, "publish", lambda message: said.append(message.status[0]))
     assert inside.start()
     session = inside._session
-    monkeypatch.setattr(session.answerer, "_answer", lambda _: goes_on.wait())
+    monkeypatch.setattr(session.answerer, "_answer", lambda _: goes_on.wait(20))
     try:
         session.worker.put(Arrival(Image(), 0.0))
         while not session.worker.busy():
@@ -352,23 +352,40 @@ def test_a_worker_that_is_stuck_is_told_and_blocks_nobody(
     assert inside.set_parameters_atomically([Parameter("max_faces", value=3)]).successful
     assert inside._engine.tracker.settings.max_faces == 3
     assert session.worker.call(lambda: time.sleep(0.4) or "done") == "done", "once begun, it may take long"
+    # An image that waits is not begun any more: it could be the next to take for ever.
+    monkeypatch.setattr(worker_module, "PATIENCE", 20.0)
+    monkeypatch.setattr(session.answerer, "_answer", lambda arrival: taken.append(arrival) or and_on.wait(20))
+    first, second = Arrival(Image(), 1.0), Arrival(Image(), 2.0)
+    session.worker.put(first)
+    while not taken:
+        time.sleep(0.01)
+    session.worker.put(second)
+    threading.Timer(0.5, and_on.set).start()
     assert inside.trigger_deactivate() == TransitionCallbackReturn.SUCCESS and inside._session is None
+    assert taken == [first] and not session.worker.alive()
 
 
-def test_a_worker_that_is_stuck_does_not_keep_the_node_from_its_shutdown(inside: RadanNode, monkeypatch: Any) -> None:
+def test_a_worker_that_is_stuck_does_not_keep_the_node_from_its_shutdown(
+    inside: RadanNode, astronaut: np.ndarray, monkeypatch: Any
+) -> None:
     goes_on = threading.Event()
     monkeypatch.setattr(node_module, "LAST_WORK", 0.2)
     assert inside.start()
     session = inside._session
-    monkeypatch.setattr(session.answerer, "_answer", lambda _: goes_on.wait())
+    answer = session.answerer._answer
+    monkeypatch.setattr(session.answerer, "_answer", lambda arrival: goes_on.wait(20) and answer(arrival))
     try:
-        session.worker.put(Arrival(Image(), 0.0))
+        image = Image(height=512, width=512, step=1536, encoding="bgr8", data=astronaut.tobytes())
+        session.worker.put(Arrival(image, 0.0))
         while not session.worker.busy():
             time.sleep(0.01)
         assert inside.trigger_shutdown() == TransitionCallbackReturn.SUCCESS and inside._engine is None
         assert session.worker.alive()
     finally:
         goes_on.set()
+    # What comes of it after all is nobody's business any more.
+    assert session.worker.stop(20) and session.answerer.newest is None
+    assert not inside.statistics.counters["processed"] and not inside.statistics.counters["bad"]
 
 
 def test_rendering_goes_to_the_cpu_where_a_gpu_fails_at_its_first_picture(monkeypatch: Any, builtin: Model) -> None:

@@ -84,14 +84,14 @@ def _listens(process: Process) -> bool:
     return "waiting for images" in process.log()
 
 
-def _answers_read(ear: Ear, name: str) -> set[str]:
-    """Topics of the node /replay/`name` that it knows to be read, of an ear that hears diagnostics."""
+def _answers_read(ear: Ear, name: str) -> set[str] | None:
+    """Topics of the node /replay/`name` that it knows to be read, of an ear that hears diagnostics; None: not heard."""
     for raw in reversed(ear.heard["diagnostics"]):
         for status in deserialize_message(raw, DiagnosticArray).status:
             if status.name == f"/replay/{name}":
                 read = next(v.value for v in status.values if v.key == "topics_read")
                 return {topic.removeprefix(f"/replay/{name}/") for topic in read.split()}
-    return set()
+    return None
 
 
 def _faces(raws: list[bytes]) -> list[FaceArray]:
@@ -128,9 +128,10 @@ def test_a_replayed_recording_gives_the_same_faces_and_a_loop_begins_anew(tmp_pa
     outputs = ("faces", "meshes", "depth", "pncc", "markers", "points", "overlay")
     with Ear(diagnostics=("/diagnostics", DiagnosticArray)) as ear, _node("first") as node:
         ear.wait(lambda: _listens(node), "the first node")
+        ear.wait(lambda: _answers_read(ear, "first") is not None, "its diagnostics")
         assert not _answers_read(ear, "first")
         with running_node(program="record", arguments=(path, "--all")) as recorder:
-            ear.wait(lambda: _answers_read(ear, "first") >= {*outputs, "/tf"}, "the recorder")
+            ear.wait(lambda: (_answers_read(ear, "first") or set()) >= {*outputs, "/tf"}, "the recorder")
             arguments = ["astronaut", "--frames", str(IMAGES), "--wait-for", "/replay/first/faces"]
             arguments += ["--wait-for-subscribers", "2"]  # the node and the recorder
             rules = ("-r", "image:=/replay/image", "-r", "camera_info:=/replay/camera_info")

@@ -14,6 +14,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import InvalidHandle
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -33,7 +34,6 @@ from radan_ros.ros.worker import STUCK, Answerer, Worker
 from radan_ros.threads import limit_blas
 
 DIAGNOSTIC_PERIOD = 1.0  # seconds
-OWN_TOPICS = ("/diagnostics", "/parameter_events")  # of every node, not answers
 
 
 @dataclass
@@ -96,7 +96,7 @@ class RadanNode(LifecycleNode):
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe, end the worker, take back what is on show, leave the GPU. Refused while the worker is stuck."""
         try:
-            self._await_worker()
+            self._end_worker()
         except RuntimeError as e:
             self.get_logger().error(f"not deactivated, {line(e)}")
             return TransitionCallbackReturn.FAILURE
@@ -107,7 +107,7 @@ class RadanNode(LifecycleNode):
         return self._transition("unconfigured", self._release)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Free everything, for good; an image that takes for ever is not waited for."""
+        """Free everything, for good; an image that takes longer than `LAST_WORK` is not waited for."""
         self._patience = LAST_WORK
         return self._transition("finalized", self._release)
 
@@ -119,7 +119,7 @@ class RadanNode(LifecycleNode):
         return result
 
     def _transition(
-        self, state: str, action: Callable[[], None], undo: Callable[[], None] | None = None
+        self, state: str, action: Callable[[], object], undo: Callable[[], object] | None = None
     ) -> TransitionCallbackReturn:
         """Do what leads to a state. Without `undo` nothing of it may fail."""
         try:
@@ -139,6 +139,7 @@ class RadanNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _configure(self) -> None:
+        self._patience = None
         started = time.perf_counter()
         engine = self._engine = Engine(self.settings, self.get_logger())
         self._outputs = Outputs(self, self.settings)
@@ -166,31 +167,37 @@ class RadanNode(LifecycleNode):
         heard.open()
         self.get_logger().info(f"waiting for images on {topic}")
 
-    def _deactivate(self) -> None:
-        self._end_session()
+    def _deactivate(self) -> bool:
+        """Whether the worker has ended."""
+        ended = self._end_session()
         if self._engine is not None:
             self._engine.rest(wait=self._patience is None)
             if self._engine.device != "cpu":
                 self._engine = None
                 free_gpu()
+        return ended
 
-    def _await_worker(self) -> None:
-        """By itself, as `_end_session`. RuntimeError where the worker is stuck."""
+    def _end_worker(self) -> None:
+        """By itself, as `_end_session`. RuntimeError where the worker is stuck: it goes on then."""
         session = self._session
         if session is not None and session.worker.alive():
-            session.worker.call(lambda: None)
+            session.worker.call(session.worker.end)  # and not `stop`: that cannot be taken back
 
-    def _end_session(self) -> None:
+    def _end_session(self) -> bool:
         """By itself: nothing may refer to the engine any more when a GPU's memory is freed."""
         session, self._session = self._session, None
-        if session is not None:
-            session.input.close()
-            session.worker.stop(self._patience)
-            session.answerer.forget()
+        if session is None:
+            return True
+        session.input.close()
+        if not session.worker.stop(self._patience):
+            session.answerer.give_up()
+            return False
+        session.answerer.forget()
+        return True
 
     def _release(self) -> None:
-        self._deactivate()
-        if self._outputs is not None:
+        ended = self._deactivate()
+        if self._outputs is not None and ended:  # else the worker is at them still
             self._outputs.destroy()
         self._outputs = self._engine = self._calibration = None
         self._report.forget()
@@ -294,9 +301,7 @@ class RadanNode(LifecycleNode):
         rate_in, rate_out = self.statistics.rates(now)
         values = {"state": state, "rate_in": f"{rate_in:.1f}", "rate_out": f"{rate_out:.1f}"}
         values |= self.statistics.values()
-        values["topics_read"] = " ".join(
-            p.topic_name for p in self.publishers if p.topic_name not in OWN_TOPICS and p.get_subscription_count()
-        )
+        values["topics_read"] = " ".join(self._topics_read())
         if self._calibration is not None:
             values["camera_info"] = self._calibration.state()
         device = ""
@@ -314,6 +319,16 @@ class RadanNode(LifecycleNode):
         stamp = self.get_clock().now().to_msg()
         name = self.get_fully_qualified_name()
         self._diagnostics.publish(diagnostic_array(stamp, name, device, level, summary, values))
+
+    def _topics_read(self) -> list[str]:
+        """Topics with answers that somebody subscribes to."""
+        read = set()
+        for publisher in list(self.publishers):
+            # Those of single faces are removed by the worker, at any time.
+            with contextlib.suppress(InvalidHandle):
+                if publisher is not self._diagnostics and publisher.get_subscription_count():
+                    read.add(publisher.topic_name)
+        return sorted(read - {"/parameter_events"})
 
     # ------------------------------------------------------------------------------------------------- the program
 

@@ -135,10 +135,17 @@ def _all_or_none(node: Host) -> Iterator[None]:
 
 
 class Outputs:
-    """All publishers of a configured node but the diagnostics."""
+    """All publishers of a configured node but the diagnostics.
+
+    Attributes
+    ----------
+    closed : bool
+        Nothing is published of answers any more; may be set from another thread.
+    """
 
     def __init__(self, node: Host, settings: Settings) -> None:
         self._node = node
+        self.closed = False
         self._views: dict[str, Output] = {}
         with _all_or_none(node):
             self.faces = FacesOutput(node, settings)
@@ -179,6 +186,8 @@ class Outputs:
         """
         failed: dict[str, Exception] = {}
         for name, view in self._views.items():
+            if self.closed:
+                break
             if name in skipped and isinstance(view, View):
                 view.skip(answer)
                 continue

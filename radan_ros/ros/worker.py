@@ -97,11 +97,15 @@ class Worker(Generic[Item]):
                 raise RuntimeError(f"refused: the worker has been at an image for {self.busy():.0f} s") from None
             return done.result()  # it has begun, or raised a timeout of its own
 
-    def stop(self, timeout: float | None = None) -> bool:
-        """Let it finish its item, and end it: whether it has ended within `timeout` seconds (default: for ever)."""
+    def end(self) -> None:
+        """Take nothing any more: for a call, after which no item follows then."""
         with self._condition:
             self._stopping = True
             self._condition.notify()
+
+    def stop(self, timeout: float | None = None) -> bool:
+        """Let it finish its item, and end it: whether it has ended within `timeout` seconds (default: for ever)."""
+        self.end()
         self._thread.join(timeout)
         return not self.alive()
 
@@ -186,7 +190,12 @@ class Answerer:
         try:
             self._answer(arrival)
         except Exception as e:  # the node outlives whatever one image does to it
-            self._bad(self._topic, e)
+            if not self._outputs.closed:
+                self._bad(self._topic, e)
+
+    def give_up(self) -> None:
+        """Publish nothing any more, not even of the image that the worker is still at."""
+        self._outputs.closed = True
 
     def forget(self) -> None:
         """Forget the faces that are followed, and take them from the views."""
@@ -225,6 +234,8 @@ class Answerer:
         camera = self._camera_of((image.shape[0], image.shape[1]), header.frame_id)
         answer = self.engine.answer(header, image, camera, self._left_out, seconds)
         lap()
+        if self._outputs.closed:
+            return
         self.newest = answer
         # What a robot steers by goes out first; pictures and meshes of the same image follow.
         self.shows = True
