@@ -76,7 +76,7 @@ def _node(name: str) -> Any:
     """A node on /replay/image, which answers the same images with the same faces."""
     remappings = {"__ns": "/replay", "__node": name, "image": "/replay/image", "camera_info": "/replay/camera_info"}
     rules = [word for old, new in remappings.items() for word in ("-r", f"{old}:={new}")]
-    # However long the player and the recorder take to end, nothing is taken from the views: that would be a message more.
+    # However long player and recorder take to end, nothing is taken from the views: that would be a message more.
     return running_node(*rules, "-p", "deterministic_ids:=true", "-p", "camera_timeout:=0.0")
 
 
